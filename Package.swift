@@ -1,0 +1,40 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every use of an unsafe construct in the libraries is marked, and spans may carry lifetimes.
+let library: [SwiftSetting] = [.strictMemorySafety(), .enableExperimentalFeature("Lifetimes")]
+
+let package = Package(
+  name: "ixy",
+  products: [
+    .library(name: "Ixy", targets: ["Ixy"]),
+    .library(name: "Emulation", targets: ["Emulation"]),
+    .library(name: "VFIOUser", targets: ["VFIOUser"]),
+    .executable(name: "ixy", targets: ["IxyCommand"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+  ],
+  targets: [
+    .target(name: "CIxy"),
+    .target(name: "Ixy", dependencies: ["CIxy"], swiftSettings: library),
+    .target(name: "Emulation", dependencies: ["Ixy", "CIxy"], swiftSettings: library),
+    .target(
+      name: "VFIOUser", dependencies: ["Ixy", "Emulation", "CIxy"], swiftSettings: library),
+    .executableTarget(
+      name: "IxyCommand",
+      dependencies: [
+        "Ixy", "Emulation", "VFIOUser",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: [.strictMemorySafety()]),
+    .executableTarget(
+      name: "Forward", dependencies: ["Ixy"], path: "Examples/Forward",
+      swiftSettings: [.strictMemorySafety()]),
+    .testTarget(name: "IxyTests", dependencies: ["Ixy", "Emulation"]),
+    .testTarget(name: "EmulationTests", dependencies: ["Ixy", "Emulation"]),
+    .testTarget(name: "VFIOUserTests", dependencies: ["Ixy", "Emulation", "VFIOUser"]),
+    .testTarget(name: "CommandTests", dependencies: ["Ixy", "Emulation", "IxyCommand"]),
+  ],
+  swiftLanguageModes: [.v6]
+)

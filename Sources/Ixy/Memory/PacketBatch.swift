@@ -1,0 +1,71 @@
+/// A run of packets with a fixed capacity, first in and first out, allocated once and reused.
+@safe @frozen public struct PacketBatch: ~Copyable {
+  @usableFromInline let base: UnsafeMutablePointer<Packet>
+  /// The most packets that it can hold.
+  public let capacity: Int
+  @usableFromInline var head = 0
+  @usableFromInline var tail = 0
+
+  /// An empty batch for `capacity` packets.
+  @inlinable public init(capacity: Int) {
+    precondition(capacity > 0)
+    unsafe base = .allocate(capacity: capacity)
+    self.capacity = capacity
+  }
+
+  @inlinable deinit {
+    unsafe (base + head).deinitialize(count: tail &- head)
+    unsafe base.deallocate()
+  }
+
+  /// The number of packets in it.
+  public var count: Int { @inlinable @inline(__always) get { tail &- head } }
+
+  /// Whether there are none.
+  public var isEmpty: Bool { @inlinable @inline(__always) get { head == tail } }
+
+  /// Packet `i`, counted from the oldest.
+  public subscript(i: Int) -> Packet {
+    @inlinable @inline(__always) _read {
+      precondition(UInt(bitPattern: i) < UInt(bitPattern: count))
+      yield unsafe base[head &+ i]
+    }
+    @inlinable @inline(__always) _modify {
+      precondition(UInt(bitPattern: i) < UInt(bitPattern: count))
+      yield unsafe &base[head &+ i]
+    }
+  }
+
+  /// Shows each packet to `body`, which may change it.
+  @inlinable @inline(__always)
+  public mutating func forEach<E: Error>(_ body: (inout Packet) throws(E) -> Void) throws(E) {
+    var packet = unsafe base + head
+    let end = unsafe base + tail
+    while unsafe packet != end {
+      try unsafe body(&packet.pointee)
+      unsafe packet += 1
+    }
+  }
+
+  /// Adds a packet at the end. The batch must have room.
+  @inlinable @inline(__always) public mutating func append(_ packet: consuming Packet) {
+    if isEmpty { removeAll() }
+    precondition(tail < capacity)
+    unsafe (base + tail).initialize(to: packet)
+    tail &+= 1
+  }
+
+  /// Takes the oldest packet out; nil when there is none.
+  @inlinable @inline(__always) public mutating func popFirst() -> Packet? {
+    if head == tail { return nil }
+    head &+= 1
+    return unsafe (base + (head &- 1)).move()
+  }
+
+  /// Gives every packet that is still here back to its mempool.
+  @inlinable @inline(__always) public mutating func removeAll() {
+    unsafe (base + head).deinitialize(count: tail &- head)
+    head = 0
+    tail = 0
+  }
+}

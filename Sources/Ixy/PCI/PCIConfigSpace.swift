@@ -1,0 +1,37 @@
+/// What kind of device it is, by config space.
+public struct PCIIdentity: Equatable, Hashable, Sendable, CustomStringConvertible {
+  /// Who made it: 0x8086 is Intel.
+  public var vendor: UInt16
+  /// Which device of that vendor.
+  public var device: UInt16
+
+  /// An identity from its two numbers.
+  public init(vendor: UInt16, device: UInt16) {
+    self.vendor = vendor
+    self.device = device
+  }
+
+  /// `8086:10fb`, as lspci prints it.
+  public var description: String {
+    [vendor, device].map { number in
+      let digits = String(number, radix: 16)
+      return String(repeating: "0", count: 4 - digits.count) + digits
+    }.joined(separator: ":")
+  }
+}
+
+extension PCIDevice {
+  /// Vendor and device id, the first four bytes of config space.
+  public func identity() throws(DeviceError) -> PCIIdentity {
+    let ids = try readConfig(0, width: 4)
+    return PCIIdentity(
+      vendor: UInt16(truncatingIfNeeded: ids), device: UInt16(truncatingIfNeeded: ids >> 16))
+  }
+
+  /// Lets the device start DMA of its own, or forbids it (Command, bit 2; bit 1 opens its registers).
+  public func setBusMaster(_ on: Bool) throws(DeviceError) {
+    let command = try readConfig(4, width: 2)
+    if command == 0xFFFF { throw .gone(device: name) }
+    try writeConfig(on ? command | 0b110 : command & ~0b100, to: 4, width: 2)
+  }
+}
