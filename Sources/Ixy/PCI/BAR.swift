@@ -29,13 +29,21 @@ public protocol RegisterAccess: AnyObject {
 
   /// A BAR whose accesses are forwarded, except in the ranges that are `mapped` at `base` + offset.
   public init(
-    forwarded access: any RegisterAccess, size: Int, base: UnsafeMutableRawPointer? = nil,
-    mapped: [Range<Int>] = []
+    forwarded access: any RegisterAccess, size: Int, base: UnsafeMutableRawPointer,
+    mapped: [Range<Int>]
   ) {
     unsafe self.base = unsafe base
     self.size = size
     self.access = access
     self.mapped = mapped
+  }
+
+  /// A BAR whose every access is forwarded.
+  public init(forwarded access: any RegisterAccess, size: Int) {
+    unsafe base = nil
+    self.size = size
+    self.access = access
+    mapped = []
   }
 
   deinit {
