@@ -1,0 +1,213 @@
+/// Registers of the 82599 (datasheet revision 3.3, chapter 8), in bytes from the start of BAR 0.
+///
+/// The X540 and the X550 have them at the same offsets.
+enum IxgbeRegister {
+  /// Device Control, §8.2.3.1.1.
+  static let ctrl = Register<DeviceControl>(at: 0x00000)
+  /// Device Status, §8.2.3.1.2.
+  static let status = Register<DeviceStatus>(at: 0x00008)
+  /// Extended Device Control: NS_DIS in bit 16 keeps no-snoop off the bus.
+  static let ctrlExt = Register<UInt32>(at: 0x00018)
+  /// Extended SDP Control: on SFP cards pin 3 switches the laser off.
+  static let esdp = Register<UInt32>(at: 0x00020)
+  /// EEPROM/Flash Control, §8.2.3.2.1: ARD in bit 9.
+  static let eec = Register<UInt32>(at: 0x10010)
+  /// Extended Interrupt Cause; reading clears it.
+  static let eicr = Register<UInt32>(at: 0x00800)
+  /// Extended Interrupt Mask Clear, for the causes of EICR.
+  static let eimc = Register<UInt32>(at: 0x00888)
+  /// Extended Interrupt Mask Clear 1 and 2, for the queues.
+  static func eimcEx(_ n: Int) -> Register<UInt32> { Register(at: 0x00AB0 + 4 * n) }
+
+  /// Auto-Negotiation Control: the link of the 82599.
+  static let autoc = Register<AutoNegotiationControl>(at: 0x042A0)
+  /// Link Status.
+  static let links = Register<LinkStatus>(at: 0x042A4)
+  /// MAC Core Control 0: checksums, padding and long frames.
+  static let hlreg0 = Register<MACControl>(at: 0x04240)
+  /// Max Frame Size, in bits 31:16, with FCS.
+  static let maxfrs = Register<UInt32>(at: 0x04268)
+
+  /// Receive DMA Control, §8.2.3.8.8.
+  static let rdrxctl = Register<ReceiveDMAControl>(at: 0x02F00)
+  /// Receive Control: RXEN in bit 0.
+  static let rxctrl = Register<UInt32>(at: 0x03000)
+  /// Receive Packet Buffer Size of buffer `n`, §8.2.3.8.9: KiB in bits 19:10.
+  static func rxpbsize(_ n: Int) -> Register<UInt32> { Register(at: 0x03C00 + 4 * n) }
+  /// Filter Control.
+  static let fctrl = Register<FilterControl>(at: 0x05080)
+  /// Receive Address 0, low: the first four bytes of the MAC address, the first lowest.
+  static let ral0 = Register<UInt32>(at: 0x05400)
+  /// Receive Address 0, high: the last two bytes, and AV (address valid) in bit 31.
+  static let rah0 = Register<UInt32>(at: 0x05404)
+  /// Security Receive Control: RX_DIS in bit 1.
+  static let secrxctrl = Register<UInt32>(at: 0x08D00)
+  /// Security Receive Status: SECRX_RDY in bit 0.
+  static let secrxstat = Register<UInt32>(at: 0x08D04)
+
+  /// DMA Transmit Control: TE in bit 0.
+  static let dmatxctl = Register<UInt32>(at: 0x04A80)
+  /// DMA Transmit TCP Max Allowed Size Requests.
+  static let dtxmxszrq = Register<UInt32>(at: 0x08100)
+  /// DCB Transmit Descriptor Plane Control: ARBDIS in bit 6.
+  static let rttdcs = Register<UInt32>(at: 0x04900)
+  /// Transmit Packet Buffer Size of buffer `n`: KiB in bits 19:10.
+  static func txpbsize(_ n: Int) -> Register<UInt32> { Register(at: 0x0CC00 + 4 * n) }
+  /// Transmit Packet Buffer Threshold of buffer `n`, in KiB.
+  static func txpbthresh(_ n: Int) -> Register<UInt32> { Register(at: 0x04950 + 4 * n) }
+
+  /// Counters of frames that were damaged, too short or too long: CRCERRS, ILLERRC, ERRBC, RLEC,
+  /// RUC, RFC, ROC and RJC.
+  static let receiveErrors = [0x04000, 0x04004, 0x04008, 0x04040, 0x040A4, 0x040A8, 0x040AC, 0x040B0]
+    .map { Counter(at: $0) }
+  /// Counters of frames that were whole and lost: MPC of each packet buffer, QPRDC of each queue set.
+  static let receiveDrops =
+    ((0..<8).map { 0x03FA0 + 4 * $0 } + (0..<16).map { 0x01430 + 0x40 * $0 })
+    .map { Counter(at: $0) }
+}
+
+/// The registers of one receive ring. From 64 on they are in a second block.
+struct IxgbeReceiveRegisters {
+  private let block: Int
+
+  init(queue n: Int) { block = n < 64 ? 0x01000 + 0x40 * n : 0x0D000 + 0x40 * (n - 64) }
+
+  /// Descriptor Base Address, low and high: 128-byte aligned.
+  var rdbal: Register<UInt32> { Register(at: block) }
+  var rdbah: Register<UInt32> { Register(at: block + 0x04) }
+  /// Descriptor Length, in bytes.
+  var rdlen: Register<UInt32> { Register(at: block + 0x08) }
+  /// DCA Receive Control.
+  var dcaRxctrl: Register<UInt32> { Register(at: block + 0x0C) }
+  /// Descriptor Head and Tail.
+  var rdh: Register<UInt32> { Register(at: block + 0x10) }
+  var rdt: Register<UInt32> { Register(at: block + 0x18) }
+  /// Split Receive Control, §8.2.3.8.7.
+  var srrctl: Register<SplitReceiveControl> { Register(at: block + 0x14) }
+  /// Receive Descriptor Control.
+  var rxdctl: Register<QueueControl> { Register(at: block + 0x28) }
+}
+
+/// The registers of one transmit ring.
+struct IxgbeTransmitRegisters {
+  private let block: Int
+
+  init(queue n: Int) { block = 0x06000 + 0x40 * n }
+
+  /// Descriptor Base Address, low and high: 128-byte aligned.
+  var tdbal: Register<UInt32> { Register(at: block) }
+  var tdbah: Register<UInt32> { Register(at: block + 0x04) }
+  /// Descriptor Length, in bytes.
+  var tdlen: Register<UInt32> { Register(at: block + 0x08) }
+  /// Descriptor Head and Tail.
+  var tdh: Register<UInt32> { Register(at: block + 0x10) }
+  var tdt: Register<UInt32> { Register(at: block + 0x18) }
+  /// Transmit Descriptor Control.
+  var txdctl: Register<QueueControl> { Register(at: block + 0x28) }
+}
+
+/// Device Control, §8.2.3.1.1.
+struct DeviceControl: OptionSet, RegisterValue {
+  let rawValue: UInt32
+  /// PCIe Master Disable: no new requests on the bus.
+  static let masterDisable = Self(rawValue: 1 << 2)
+  /// LRST: link reset.
+  static let linkReset = Self(rawValue: 1 << 3)
+  /// RST: resets the device; reads as 0 once the reset is over.
+  static let deviceReset = Self(rawValue: 1 << 26)
+}
+
+/// Device Status, §8.2.3.1.2.
+struct DeviceStatus: OptionSet, RegisterValue {
+  let rawValue: UInt32
+  /// PCIe Master Enable Status: requests may still be on their way.
+  static let masterEnabled = Self(rawValue: 1 << 19)
+}
+
+/// Auto-Negotiation Control.
+struct AutoNegotiationControl: RegisterValue {
+  var bits: UInt32
+  /// LMS: 3 is 10 Gbit/s serial (SFI), as SFP+ modules want it.
+  var linkMode: UInt32 {
+    get { bits[13...15] }
+    set { bits[13...15] = newValue }
+  }
+  /// Restart_AN: starts the link anew; clears itself.
+  static let restart: UInt32 = 1 << 12
+}
+
+/// Link Status.
+struct LinkStatus: RegisterValue {
+  var bits: UInt32
+  var isUp: Bool { bits[30...30] == 1 }
+  /// LINK_SPEED, in Mbit/s. DATASHEET-UNSEEN: 0 is reserved on the 82599; 10 Mbit/s is ours.
+  var megabitsPerSecond: Int { [10, 100, 1_000, 10_000][Int(bits[28...29])] }
+}
+
+/// MAC Core Control 0.
+struct MACControl: OptionSet, RegisterValue {
+  let rawValue: UInt32
+  static let transmitCRC = Self(rawValue: 1 << 0)
+  static let stripCRC = Self(rawValue: 1 << 1)
+  /// JUMBOEN: frames up to MAXFRS, and not up to 1,518 bytes.
+  static let jumbo = Self(rawValue: 1 << 2)
+  static let padShortFrames = Self(rawValue: 1 << 10)
+}
+
+/// Receive DMA Control, §8.2.3.8.8.
+struct ReceiveDMAControl: RegisterValue {
+  var bits: UInt32
+  /// DMAIDONE: the DMA engine has started.
+  var isInitialized: Bool { bits[3...3] == 1 }
+  /// CRCSTRIP must agree with HLREG0, RSCFRSTSIZE be 0, RSCACKC and FCOE_WRFIX be 1.
+  mutating func setRequired() {
+    bits[1...1] = 1
+    bits[17...21] = 0
+    bits[25...26] = 0b11
+  }
+}
+
+/// Filter Control.
+struct FilterControl: OptionSet, RegisterValue {
+  let rawValue: UInt32
+  /// MPE and UPE: all multicast, all unicast frames.
+  static let promiscuous = Self(rawValue: 0b11 << 8)
+  /// BAM: broadcast frames.
+  static let broadcast = Self(rawValue: 1 << 10)
+}
+
+/// Split Receive Control, §8.2.3.8.7.
+struct SplitReceiveControl: RegisterValue {
+  var bits: UInt32
+  /// BSIZEPACKET: the size of one receive buffer in bytes; the device counts in KiB.
+  var bufferSize: Int {
+    get { Int(bits[0...4]) * 1024 }
+    set { bits[0...4] = UInt32(newValue / 1024) }
+  }
+  /// DESCTYPE: 1 is advanced descriptors with one buffer each.
+  var descriptorType: UInt32 {
+    get { bits[25...27] }
+    set { bits[25...27] = newValue }
+  }
+  /// Drop_En: a frame for an empty ring is dropped, and does not hold up those for other rings.
+  var dropsWhenEmpty: Bool {
+    get { bits[28...28] == 1 }
+    set { bits[28...28] = newValue ? 1 : 0 }
+  }
+}
+
+/// Receive or Transmit Descriptor Control of one ring.
+struct QueueControl: RegisterValue {
+  var bits: UInt32
+  /// ENABLE: reads back as 1 when the ring works, as 0 when it has stopped.
+  var isEnabled: Bool {
+    get { bits[25...25] == 1 }
+    set { bits[25...25] = newValue ? 1 : 0 }
+  }
+  /// PTHRESH (6:0), HTHRESH (14:8) and WTHRESH (22:16): when descriptors are fetched and written back.
+  mutating func setThresholds(prefetch: UInt32, host: UInt32, writeBack: UInt32) {
+    bits[0...6] = prefetch
+    bits[8...14] = host
+    bits[16...22] = writeBack
+  }
+}
