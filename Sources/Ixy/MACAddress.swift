@@ -22,9 +22,6 @@ public struct MACAddress: Equatable, Hashable, Sendable, CustomStringConvertible
 
   /// Six pairs of lower case digits.
   public var description: String {
-    (0..<6).map { i in
-      let digits = String(self[i], radix: 16)
-      return digits.count == 1 ? "0" + digits : digits
-    }.joined(separator: ":")
+    (0..<6).map { hexadecimal(self[$0], 2) }.joined(separator: ":")
   }
 }

@@ -1,5 +1,3 @@
-import CIxy
-
 /// What a port has counted since it was opened; bytes are without the FCS.
 public struct Statistics: Equatable, Sendable {
   /// Frames handed to a receive queue.
@@ -31,29 +29,5 @@ public struct Statistics: Equatable, Sendable {
     rest.transmitDropped &-= earlier.transmitDropped
     rest.receiveErrors &-= earlier.receiveErrors
     return rest
-  }
-}
-
-/// What one queue has counted, written by its thread once a batch and read by any other.
-@safe final class QueueCounters {
-  /// Packets, bytes, errors.
-  @usableFromInline let cells: UnsafeMutablePointer<UInt64>
-
-  init() {
-    unsafe cells = .allocate(capacity: 3)
-    unsafe cells.initialize(repeating: 0, count: 3)
-  }
-
-  deinit { unsafe cells.deallocate() }
-
-  var packets: UInt64 { unsafe ixy_load64(cells) }
-  var bytes: UInt64 { unsafe ixy_load64(cells + 1) }
-  var errors: UInt64 { unsafe ixy_load64(cells + 2) }
-}
-
-extension UnsafeMutablePointer<UInt64> {
-  /// Adds to a counter that only this thread writes.
-  @inlinable @inline(__always) func count(_ more: Int) {
-    unsafe ixy_store64(self, pointee &+ UInt64(truncatingIfNeeded: more))
   }
 }

@@ -3,7 +3,7 @@ import Glibc
 /// Why something could not be done with a device, its memory or the machine.
 ///
 /// Every message has three parts: what was tried, what was found, what to do next.
-public enum DeviceError: Error, CustomStringConvertible {
+public enum DeviceError: Error {
   /// A system call failed with `errno`; `advice` is the way out, or empty where there is none.
   case system(_ tried: String, errno: Int32, advice: String)
   /// The input or the machine does not allow it; nothing has been changed.
@@ -17,30 +17,29 @@ public enum DeviceError: Error, CustomStringConvertible {
   /// Fewer huge pages are free than needed.
   case tooFewHugePages(needed: Int, free: Int)
 
+  /// The error of the system call that has just failed.
+  static func lastError(_ tried: String, advice: String = "") -> DeviceError {
+    .system(tried, errno: errno, advice: advice)
+  }
+}
+
+extension DeviceError: CustomStringConvertible {
   /// What happened, and what to do about it.
   public var description: String {
     switch self {
     case .system(let tried, let code, let advice):
-      "\(tried): \(unsafe String(cString: strerror(code)))." + (advice.isEmpty ? "" : " \(advice)")
-    case .refused(let tried, let found, let advice):
-      "\(tried): \(found)." + (advice.isEmpty ? "" : " \(advice)")
+      "\(tried): \(unsafe String(cString: strerror(code))). \(advice)"
+    case .refused(let tried, let found, let advice): "\(tried): \(found). \(advice)"
     case .timeout(let device, let event, let limit):
-      "\(device): waited \(limit) for \(event), and it did not come. "
-        + "Reset the card, or look at its cable and slot."
+      "\(device): waited \(limit) for \(event), in vain. Reset the card, or look at cable and slot."
     case .gone(let device):
-      "\(device): the card no longer answers (it reads as all ones). "
-        + "Was it unplugged, or did the process that serves it end?"
+      "\(device): it reads as all ones. Was it unplugged, or did the process that serves it end?"
     case .misbehaved(let device, let how):
       "\(device): \(how). The queue is stopped; reset the card to go on."
     case .tooFewHugePages(let needed, let free):
       "Need \(needed) free huge pages of 2 MiB, found \(free). "
-        + "Run: sudo Scripts/setup-hugepages \(needed)"
+        + "Run: sudo Scripts/setup-hugepages \(max(needed, 64))"
     }
-  }
-
-  /// The error of the system call that has just failed.
-  static func lastError(_ tried: String, advice: String = "") -> DeviceError {
-    .system(tried, errno: errno, advice: advice)
   }
 }
 
@@ -61,39 +60,11 @@ public struct FileDescriptor: ~Copyable {
   deinit { close(number) }
 }
 
-/// The text of a small file, without the newline at its end; nil when it cannot be read.
-func contents(of path: String) -> String? {
+/// The first line of a small file of the kernel's; nil when it cannot be read.
+func firstLine(of path: String) -> String? {
   guard let file = try? FileDescriptor(path: path, O_RDONLY) else { return nil }
-  var text: [UInt8] = []
-  while true {
-    let part = unsafe [UInt8](unsafeUninitializedCapacity: 4096) { buffer, count in
-      count = unsafe max(0, read(file.number, buffer.baseAddress, 4096))
-    }
-    if part.isEmpty { break }
-    text += part
+  let bytes = unsafe [UInt8](unsafeUninitializedCapacity: 256) { buffer, count in
+    count = unsafe max(0, read(file.number, buffer.baseAddress, 256))
   }
-  if text.last == UInt8(ascii: "\n") { text.removeLast() }
-  return String(decoding: text, as: UTF8.self)
-}
-
-/// The names in a directory, sorted; empty when it cannot be read.
-func entries(of path: String) -> [String] {
-  guard let directory = unsafe opendir(path) else { return [] }
-  defer { unsafe closedir(directory) }
-  var names: [String] = []
-  while let entry = unsafe readdir(directory) {
-    let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-      unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-    }
-    if name != ".", name != ".." { names.append(name) }
-  }
-  return names.sorted()
-}
-
-/// Writes `text` to a file of the kernel's.
-func write(_ text: String, to path: String) throws(DeviceError) {
-  let file = try FileDescriptor(path: path, O_WRONLY)
-  if unsafe Glibc.write(file.number, text, text.utf8.count) < 0 {
-    throw .lastError("Write \(text) to \(path)")
-  }
+  return String(decoding: bytes.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)
 }

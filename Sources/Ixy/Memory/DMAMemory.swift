@@ -15,49 +15,50 @@ import Glibc
   let block: DMABlock
 }
 
-/// Gives a device access to blocks of memory: an IOMMU, a vfio-user socket or an emulated card.
-public protocol DMAMapper: AnyObject {
-  /// The IOVAs that it can map, in ascending order.
-  var usableIOVAs: [ClosedRange<UInt64>] { get }
-  /// Lets the device see `size` bytes of `file` from `offset`, in our memory at `base`, at `iova`.
-  func map(
-    file: Int32, offset: Int, base: UnsafeMutableRawPointer, iova: UInt64, size: Int
-  ) throws(DeviceError)
-  /// Takes one mapping away again.
-  func unmap(iova: UInt64, size: Int)
-}
-
-/// One file in memory, mapped at `DMADomain.base + iova`.
+/// One file in memory, mapped at the domain's base + IOVA.
 @safe final class DMABlock {
   let file: FileDescriptor
   let base: UnsafeMutableRawPointer
   let iova: UInt64
   let size: Int
-  let domain: DMADomain
-  /// The bytes already handed out.
-  var used = 0
+  private let domain: DMADomain
+  private var used = 0
 
-  /// `base` is inside the address space that the domain has reserved, where nothing else is mapped.
-  init(
-    file: consuming FileDescriptor, base: UnsafeMutableRawPointer, iova: UInt64, size: Int,
-    domain: DMADomain
-  ) throws(DeviceError) {
+  init(file: consuming FileDescriptor, iova: UInt64, size: Int, domain: DMADomain)
+    throws(DeviceError)
+  {
     self.iova = iova
     self.size = size
     self.domain = domain
-    unsafe self.base = unsafe base
-    let protection = PROT_READ | PROT_WRITE
-    let flags = MAP_SHARED | MAP_FIXED | Int32(MAP_POPULATE)
-    guard unsafe mmap(base, size, protection, flags, file.number, 0) != MAP_FAILED else {
+    // SAFETY: inside the address space that the domain has reserved, where nothing else is mapped.
+    let target = unsafe domain.base.map { unsafe $0 + Int(iova) }
+    let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | Int32(MAP_POPULATE))
+    let found = unsafe mmap(target, size, protection, flags, file.number, 0)
+    guard let found = unsafe found, unsafe found != MAP_FAILED else {
       throw .lastError("Map \(size) bytes of DMA memory", advice: "Free memory or huge pages.")
     }
+    unsafe base = found
     self.file = file
   }
 
   deinit {
-    domain.release(iova: iova, size: size)
+    domain.mapper?.unmap(self)
     // The reservation comes back, so that nothing else moves in.
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | Int32(MAP_NORESERVE)
     unsafe mmap(base, size, PROT_NONE, flags, -1, 0)
   }
+
+  /// The next part that is free; nil when it does not fit.
+  func take(_ bytes: Int, _ alignment: Int) -> DMAMemory? {
+    let start = used.roundedUp(to: alignment)
+    if start + bytes > size { return nil }
+    used = start + bytes
+    return unsafe DMAMemory(
+      base: base + start, iova: iova + UInt64(start), size: bytes, block: self)
+  }
+}
+
+extension Int {
+  /// The next multiple of `step`, a power of two.
+  func roundedUp(to step: Int) -> Int { (self + step - 1) & ~(step - 1) }
 }

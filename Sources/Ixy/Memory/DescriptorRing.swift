@@ -1,4 +1,6 @@
-/// A descriptor as the processor writes it: two 64-bit stores. SIMD stores cost more here.
+import CIxy
+
+/// A descriptor as the processor writes it: two 64-bit stores (SIMD stores cost more here).
 @frozen @usableFromInline struct Descriptor {
   @usableFromInline var low: UInt64
   @usableFromInline var high: UInt64
@@ -40,4 +42,11 @@
 
   /// Keeps the memory mapped for ever: the device did not stop, and may still write there.
   func leak() { _ = unsafe Unmanaged.passRetained(memory.block) }
+}
+
+extension UnsafeMutablePointer<UInt64> {
+  /// Adds to a counter that only this thread writes, and any may read.
+  @inlinable @inline(__always) func count(_ more: Int) {
+    unsafe ixy_store64(self, pointee &+ UInt64(truncatingIfNeeded: more))
+  }
 }

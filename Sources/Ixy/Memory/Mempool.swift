@@ -9,7 +9,7 @@
   @usableFromInline var top = 0
   @usableFromInline let bufferSize: Int
   /// IOVA = pointer + iovaOffset, for every buffer of the pool.
-  @usableFromInline let iovaOffset: UInt64
+  @usableFromInline var iovaOffset: UInt64 = 0
 }
 
 @usableFromInline typealias PoolReference = UnsafeMutablePointer<PoolState>
@@ -34,41 +34,35 @@ extension UnsafeMutablePointer<PoolState> {
   private static let gap = 64
 
   /// The number of buffers that the pool was made with.
-  public let capacity: Int
+  public private(set) var capacity = 0
   @usableFromInline let state: PoolReference
   private var blocks: [DMABlock] = []
 
   /// Makes `buffers` buffers that every device of the domain can reach.
   ///
   /// - Parameters:
+  ///   - domain: The devices that use it.
   ///   - buffers: How many; as many as the rings of its queues have entries, and room to work.
   ///   - bufferSize: The size of each in bytes, a multiple of 1,024.
+  /// - Throws: When there is not enough memory for DMA.
   public init(domain: DMADomain, buffers: Int, bufferSize: Int = defaultBufferSize)
     throws(DeviceError)
   {
     precondition(buffers > 0 && bufferSize > 0 && bufferSize % 1024 == 0 && bufferSize <= 16384)
     let stride = bufferSize + Self.gap
     let stack = UnsafeMutablePointer<Buffer>.allocate(capacity: buffers)
-    capacity = buffers
     unsafe state = .allocate(capacity: 1)
-    var made = 0
-    var offset: UInt64 = 0
-    do throws(DeviceError) {
-      while made < buffers {
-        let count = min(buffers - made, domain.largestBlock / stride)
-        let memory = try domain.allocate(count * stride)
-        for i in 0..<count { unsafe (stack + made + i).initialize(to: memory.base + i * stride) }
-        offset = unsafe memory.iova &- UInt64(UInt(bitPattern: memory.base))
-        blocks.append(memory.block)
-        made += count
-      }
-    } catch {
-      unsafe stack.deallocate()
-      unsafe state.deallocate()
-      throw error
+    unsafe state.initialize(to: PoolState(stack: stack, bufferSize: bufferSize))
+    // A block holds whole buffers only: physical addresses end with their page.
+    while capacity < buffers {
+      let count = min(buffers - capacity, domain.largestBlock / stride)
+      let memory = try domain.allocate(count * stride)
+      unsafe state.pointee.iovaOffset = memory.iova &- UInt64(UInt(bitPattern: memory.base))
+      for i in 0..<count { unsafe (stack + capacity + i).initialize(to: memory.base + i * stride) }
+      blocks.append(memory.block)
+      capacity += count
+      unsafe state.pointee.top = capacity
     }
-    unsafe state.initialize(
-      to: PoolState(stack: stack, top: buffers, bufferSize: bufferSize, iovaOffset: offset))
   }
 
   deinit {
@@ -86,15 +80,4 @@ extension UnsafeMutablePointer<PoolState> {
 
   /// The size of each buffer in bytes.
   public var bufferSize: Int { unsafe state.pointee.bufferSize }
-
-  /// A packet of `length` bytes, whose content is whatever the buffer held; nil when none is free.
-  @inlinable public func packet(length: Int) -> Packet? {
-    precondition(length >= 0 && length <= bufferSize)
-    let top = unsafe state.pointee.top
-    if top == 0 { return nil }
-    unsafe state.pointee.top = top &- 1
-    return unsafe Packet(
-      buffer: state.pointee.stack[top &- 1], pool: state,
-      length: UInt32(truncatingIfNeeded: length), hash: 0)
-  }
 }

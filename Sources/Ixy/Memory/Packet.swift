@@ -20,17 +20,13 @@
 
   @inlinable @inline(__always) deinit { unsafe pool.give(buffer) }
 
-  /// The length of the frame in bytes, without FCS; at most `capacity`.
-  public var count: Int {
-    @inlinable @inline(__always) get { Int(length) }
-    @inlinable @inline(__always) set {
-      precondition(newValue >= 0 && newValue <= capacity)
-      length = UInt32(truncatingIfNeeded: newValue)
-    }
+  /// Ends the packet without giving its buffer back: the caller owns it now.
+  @inlinable @inline(__always)
+  consuming func disown() -> (buffer: Buffer, pool: PoolReference, length: UInt32) {
+    let parts = unsafe (buffer, pool, length)
+    discard self
+    return unsafe parts
   }
-
-  /// The size of the buffer in bytes.
-  public var capacity: Int { @inlinable @inline(__always) get { unsafe pool.pointee.bufferSize } }
 
   /// Byte `i` of the frame.
   public subscript(i: Int) -> UInt8 {
@@ -43,22 +39,5 @@
       precondition(UInt(bitPattern: i) < UInt(length))
       unsafe buffer.storeBytes(of: newValue, toByteOffset: i, as: UInt8.self)
     }
-  }
-
-  /// The bytes of the frame, checked against its length; the span cannot outlive the packet.
-  public var bytes: MutableRawSpan {
-    @inlinable @inline(__always) @_lifetime(&self) mutating get {
-      // SAFETY: the buffer is ours as long as the packet is, and has at least `length` bytes.
-      unsafe _overrideLifetime(
-        MutableRawSpan(_unsafeStart: buffer, byteCount: Int(length)), mutating: &self)
-    }
-  }
-
-  /// Ends the packet without giving its buffer back: the caller owns it now.
-  @inlinable @inline(__always)
-  consuming func disown() -> (buffer: Buffer, pool: PoolReference, length: UInt32) {
-    let parts = unsafe (buffer, pool, length)
-    discard self
-    return unsafe parts
   }
 }

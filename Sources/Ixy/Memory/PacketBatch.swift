@@ -24,18 +24,6 @@
   /// Whether there are none.
   public var isEmpty: Bool { @inlinable @inline(__always) get { head == tail } }
 
-  /// Packet `i`, counted from the oldest.
-  public subscript(i: Int) -> Packet {
-    @inlinable @inline(__always) _read {
-      precondition(UInt(bitPattern: i) < UInt(bitPattern: count))
-      yield unsafe base[head &+ i]
-    }
-    @inlinable @inline(__always) _modify {
-      precondition(UInt(bitPattern: i) < UInt(bitPattern: count))
-      yield unsafe &base[head &+ i]
-    }
-  }
-
   /// Shows each packet to `body`, which may change it.
   @inlinable @inline(__always)
   public mutating func forEach<E: Error>(_ body: (inout Packet) throws(E) -> Void) throws(E) {
@@ -45,21 +33,6 @@
       try unsafe body(&packet.pointee)
       unsafe packet += 1
     }
-  }
-
-  /// Adds a packet at the end. The batch must have room.
-  @inlinable @inline(__always) public mutating func append(_ packet: consuming Packet) {
-    if isEmpty { removeAll() }
-    precondition(tail < capacity)
-    unsafe (base + tail).initialize(to: packet)
-    tail &+= 1
-  }
-
-  /// Takes the oldest packet out; nil when there is none.
-  @inlinable @inline(__always) public mutating func popFirst() -> Packet? {
-    if head == tail { return nil }
-    head &+= 1
-    return unsafe (base + (head &- 1)).move()
   }
 
   /// Gives every packet that is still here back to its mempool.

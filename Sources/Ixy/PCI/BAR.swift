@@ -14,36 +14,24 @@ public protocol RegisterAccess: AnyObject {
   /// The size in bytes.
   public let size: Int
   private let base: UnsafeMutableRawPointer?
-  private let access: (any RegisterAccess)?
+  let access: (any RegisterAccess)?
   private let mapped: [Range<Int>]
 
-  /// A BAR that is mapped as a whole, for the lifetime of this object.
+  /// A BAR at `base`, which `mmap` gave and which is unmapped with this object.
   ///
-  /// - Parameter base: What `mmap` gave; unmapped with this object.
-  public init(mapped base: UnsafeMutableRawPointer, size: Int) {
-    unsafe self.base = unsafe base
-    self.size = size
-    access = nil
-    mapped = [0..<size]
-  }
-
-  /// A BAR whose accesses are forwarded, except in the ranges that are `mapped` at `base` + offset.
+  /// - Parameters:
+  ///   - base: The mapping; nil when every access is forwarded.
+  ///   - size: The size of the BAR and of the mapping, in bytes.
+  ///   - mapped: The parts that the mapping is good for; nil is all.
+  ///   - access: Where all other accesses go.
   public init(
-    forwarded access: any RegisterAccess, size: Int, base: UnsafeMutableRawPointer,
-    mapped: [Range<Int>]
+    _ base: UnsafeMutableRawPointer?, size: Int, mapped: [Range<Int>]? = nil,
+    forwarding access: (any RegisterAccess)? = nil
   ) {
     unsafe self.base = unsafe base
     self.size = size
     self.access = access
-    self.mapped = mapped
-  }
-
-  /// A BAR whose every access is forwarded.
-  public init(forwarded access: any RegisterAccess, size: Int) {
-    unsafe base = nil
-    self.size = size
-    self.access = access
-    mapped = []
+    self.mapped = mapped ?? [0..<size]
   }
 
   deinit {
@@ -54,48 +42,34 @@ public protocol RegisterAccess: AnyObject {
   func pointer(to offset: Int, width: Int) -> UnsafeMutableRawPointer? {
     precondition(offset >= 0 && offset + width <= size, "register outside the BAR")
     // SAFETY: inside the mapping, which lives as long as `self`.
-    return unsafe mapped.contains { $0.contains(offset) } ? base.map { unsafe $0 + offset } : nil
+    return mapped.contains { $0.contains(offset) } ? unsafe base.map { unsafe $0 + offset } : nil
   }
 
   /// The register: read by `get`, written by `set`, both by a change in place.
   public subscript<Value>(register: Register<Value>) -> Value {
-    get { Value(bits: UInt32(truncatingIfNeeded: read(register.offset, width: 4))) }
-    set { write(UInt64(newValue.bits), to: register.offset, width: 4) }
-  }
-
-  /// Reads `width` bytes (1, 2, 4 or 8) at an offset.
-  public func read(_ offset: Int, width: Int) -> UInt64 {
-    guard let pointer = unsafe pointer(to: offset, width: width) else {
-      return access?.read(offset, width: width) ?? .max
+    get {
+      let pointer = unsafe pointer(to: register.offset, width: 4)
+      let forwarded = { self.access?.read(register.offset, width: 4) ?? .max }
+      return unsafe Value(
+        bits: pointer.map { unsafe ixy_load32($0) } ?? UInt32(truncatingIfNeeded: forwarded()))
     }
-    return switch width {
-    case 1: unsafe UInt64(ixy_load8(pointer))
-    case 2: unsafe UInt64(ixy_load16(pointer))
-    case 4: unsafe UInt64(ixy_load32(pointer))
-    default: unsafe ixy_load64(pointer)
-    }
-  }
-
-  /// Writes `width` bytes at an offset.
-  public func write(_ value: UInt64, to offset: Int, width: Int) {
-    guard let pointer = unsafe pointer(to: offset, width: width) else {
-      access?.write(value, to: offset, width: width)
-      return
-    }
-    switch width {
-    case 1: unsafe ixy_store8(pointer, UInt8(truncatingIfNeeded: value))
-    case 2: unsafe ixy_store16(pointer, UInt16(truncatingIfNeeded: value))
-    case 4: unsafe ixy_store32(pointer, UInt32(truncatingIfNeeded: value))
-    default: unsafe ixy_store64(pointer, value)
+    set {
+      if let pointer = unsafe pointer(to: register.offset, width: 4) {
+        unsafe ixy_store32(pointer, newValue.bits)
+      } else {
+        access?.write(UInt64(newValue.bits), to: register.offset, width: 4)
+      }
     }
   }
 
   /// Waits until `condition` holds for a register's value; looks at once, then every millisecond.
   ///
   /// - Parameters:
-  ///   - device: The device's name, for the message.
   ///   - event: What is waited for, in words, for the message.
+  ///   - register: The register to poll.
+  ///   - device: The device's name, for the message.
   ///   - limit: The longest wait.
+  ///   - condition: What the value must be.
   /// - Throws: `DeviceError.timeout`, or `.gone` when the register reads as all ones.
   public func wait<Value>(
     for event: String, in register: Register<Value>, of device: String,
@@ -117,13 +91,13 @@ public protocol RegisterAccess: AnyObject {
 /// The register write that tells a device of new descriptors.
 @safe @usableFromInline struct Doorbell {
   @usableFromInline let pointer: UnsafeMutableRawPointer?
-  let bar: BAR
-  let offset: Int
+  private let bar: BAR
+  private let register: Register<UInt32>
 
-  init(_ bar: BAR, _ offset: Int) {
-    unsafe pointer = unsafe bar.pointer(to: offset, width: 4)
+  init(_ bar: BAR, _ register: Register<UInt32>) {
+    unsafe pointer = unsafe bar.pointer(to: register.offset, width: 4)
     self.bar = bar
-    self.offset = offset
+    self.register = register
   }
 
   @inlinable @inline(__always) func ring(_ value: Int) {
@@ -131,7 +105,5 @@ public protocol RegisterAccess: AnyObject {
     if let pointer = unsafe pointer { unsafe ixy_store32(pointer, bits) } else { forward(bits) }
   }
 
-  @usableFromInline @inline(never) func forward(_ bits: UInt32) {
-    bar.write(UInt64(bits), to: offset, width: 4)
-  }
+  @usableFromInline @inline(never) func forward(_ bits: UInt32) { bar[register] = bits }
 }

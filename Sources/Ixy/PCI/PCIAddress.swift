@@ -21,11 +21,18 @@ public struct PCIAddress: Equatable, Hashable, Sendable, CustomStringConvertible
 
   /// The long form, as the kernel writes it.
   public var description: String {
-    let widths = [4, 2, 2, 1]
-    let fields = zip(numbers, widths).map { number, width in
-      let digits = String(number, radix: 16)
-      return String(repeating: "0", count: max(0, width - digits.count)) + digits
-    }
+    let fields = zip(numbers, [4, 2, 2, 1]).map { hexadecimal($0, $1) }
     return "\(fields[0]):\(fields[1]):\(fields[2]).\(fields[3])"
   }
+}
+
+extension PCIIdentity: CustomStringConvertible {
+  /// `8086:10fb`, as lspci prints it.
+  public var description: String { "\(hexadecimal(vendor, 4)):\(hexadecimal(device, 4))" }
+}
+
+/// Lower case digits, with zeros before them up to `width`.
+func hexadecimal(_ number: some BinaryInteger, _ width: Int) -> String {
+  let digits = String(number, radix: 16)
+  return String(repeating: "0", count: max(0, width - digits.count)) + digits
 }

@@ -1,5 +1,5 @@
 /// What kind of device it is, by config space.
-public struct PCIIdentity: Equatable, Hashable, Sendable, CustomStringConvertible {
+public struct PCIIdentity: Equatable, Hashable, Sendable {
   /// Who made it: 0x8086 is Intel.
   public var vendor: UInt16
   /// Which device of that vendor.
@@ -9,14 +9,6 @@ public struct PCIIdentity: Equatable, Hashable, Sendable, CustomStringConvertibl
   public init(vendor: UInt16, device: UInt16) {
     self.vendor = vendor
     self.device = device
-  }
-
-  /// `8086:10fb`, as lspci prints it.
-  public var description: String {
-    [vendor, device].map { number in
-      let digits = String(number, radix: 16)
-      return String(repeating: "0", count: 4 - digits.count) + digits
-    }.joined(separator: ":")
   }
 }
 

@@ -44,17 +44,3 @@ public struct Register<Value: RegisterValue>: Sendable {
   /// A register `offset` bytes into its BAR.
   public init(at offset: Int) { self.offset = offset }
 }
-
-/// A counter of the device that is 0 again after each reading.
-struct Counter {
-  /// Bytes from the start of the BAR.
-  let offset: Int
-
-  init(at offset: Int) { self.offset = offset }
-
-  /// What was counted since the last reading; 0 from a device that is gone.
-  func readAndClear(_ bar: BAR) -> UInt64 {
-    let value = bar.read(offset, width: 4)
-    return value >= UInt32.max ? 0 : value
-  }
-}

@@ -9,6 +9,12 @@
   /// RXE: the MAC found an error in the frame.
   @inlinable @inline(__always) static var error: UInt64 { 1 << 29 }
 
+  /// Whether the descriptor is done and holds a whole frame: from the 14 bytes of an Ethernet header to
+  /// `longest` + 14 bytes, which its buffer holds.
+  @inlinable @inline(__always) static func isWhole(_ word: UInt64, longest: UInt32) -> Bool {
+    word & (done | endOfPacket | error) == done | endOfPacket && length(word) &- 14 <= longest
+  }
+
   /// PKT_LEN: the bytes in this buffer.
   @inlinable @inline(__always) static func length(_ word: UInt64) -> UInt32 {
     UInt32(truncatingIfNeeded: word >> 32) & 0xFFFF

@@ -3,33 +3,25 @@ import Glibc
 private typealias Reg = IxgbeRegister
 
 /// The Intel 82599, X540 and X550 (datasheet of the 82599, revision 3.3).
-public final class IxgbeDevice: EthernetDevice {
+@safe public final class IxgbeDevice {
   /// What differs between the members of the family.
-  enum Family { case fiber82599, backplane82599, x540, x550 }
-
-  /// How messages name the card.
-  public var name: String { pci.name }
-  /// "ixgbe"
-  public var driverName: String { "ixgbe" }
-  /// The address from the card's EEPROM, or the one that was set since.
-  public internal(set) var macAddress = MACAddress(bits: 0)
-  /// The receive and the transmit queues that were asked for.
-  public var queueCounts: (receive: Int, transmit: Int) {
-    (configuration.receiveQueues, configuration.transmitQueues)
+  enum Family {
+    case fiber82599, backplane82599, x540, x550
+    /// A PHY that brings the link up by itself, and a smaller receive buffer.
+    var hasPHY: Bool { self == .x540 || self == .x550 }
   }
 
   let pci: any PCIDevice
   let bar: BAR
   let domain: DMADomain
   let family: Family
-  private let configuration: DeviceConfiguration
+  let configuration: DeviceConfiguration
+  /// Packets, bytes and errors of each ring.
+  private let allCounters: UnsafeMutablePointer<UInt64>
+  private var ringsTaken: Set<Int> = []
   private var isStopped = false
-  private var receivers: [Int: QueueCounters] = [:]
-  private var transmitters: [Int: QueueCounters] = [:]
-  private var receiversTaken: Set<Int> = []
-  private var transmittersTaken: Set<Int> = []
-  private var dropped: UInt64 = 0
-  private var errors: UInt64 = 0
+  /// What the card counted, up to the last reading; its own counters are short.
+  var hardwareCounts: [Int: UInt64] = [:]
 
   /// Resets a card and sets it up, up to its queues (§4.6.3).
   ///
@@ -41,28 +33,36 @@ public final class IxgbeDevice: EthernetDevice {
   public init(
     _ pci: any PCIDevice, domain: DMADomain, configuration: DeviceConfiguration = .init()
   ) throws(DeviceError) {
-    guard let family = try Self.family(of: pci.identity()) else {
+    guard let family = try Self.family(of: pci.identity()), configuration.isPossible else {
       throw .refused(
-        "Drive \(pci.name) as an ixgbe", found: "it is \(try pci.identity())",
-        advice: "Supported are the 82599, X540 and X550.")
+        "Open \(pci.name) as an ixgbe", found: "\(try pci.identity()), \(configuration)",
+        advice:
+          "It takes an 82599, X540 or X550, 1 to 64 queues, rings of 64 to 4096 (a power of 2) "
+          + "and an MTU of 68 to 9582.")
     }
-    try Self.check(configuration, name: pci.name)
     self.pci = pci
     self.domain = domain
     self.family = family
     self.configuration = configuration
     try pci.attach(to: domain)
     bar = try pci.bar(0)
+    let cells = 3 * IxgbeRingRegisters.count
+    unsafe allCounters = .allocate(capacity: cells)
+    unsafe allCounters.initialize(repeating: 0, count: cells)
     try pci.setBusMaster(true)
     try reset()
-    try readAddress()
     startLink()
-    clearCounters()
     initializeReceive()
     initializeTransmit()
   }
 
-  deinit { stop() }
+  deinit {
+    stop()
+    unsafe allCounters.deallocate()
+  }
+
+  /// Whether this driver drives a card with these ids.
+  public static func supports(_ id: PCIIdentity) -> Bool { family(of: id) != nil }
 
   /// The family of a device id; nil when it is none of ours.
   static func family(of id: PCIIdentity) -> Family? {
@@ -78,71 +78,30 @@ public final class IxgbeDevice: EthernetDevice {
     }
   }
 
-  private static func check(_ c: DeviceConfiguration, name: String) throws(DeviceError) {
-    let queues = 1...64
-    guard queues ~= c.receiveQueues, queues ~= c.transmitQueues, 68...9582 ~= c.mtu,
-      64...4096 ~= c.ringEntries, c.ringEntries & (c.ringEntries - 1) == 0
-    else {
-      throw .refused(
-        "Open \(name)",
-        found: "asked for \(c.receiveQueues) and \(c.transmitQueues) queues of \(c.ringEntries) "
-          + "descriptors and an MTU of \(c.mtu)",
-        advice: "Possible are 1 to 64 queues, 64 to 4096 descriptors (a power of two) and an MTU "
-          + "of 68 to 9582.")
-    }
-  }
-
   // MARK: - Set-up, in the order of §4.6.3
 
   /// Interrupts off, master disable, reset, and waits for EEPROM and DMA.
   private func reset() throws(DeviceError) {
-    disableInterrupts()
+    bar[Reg.eimc] = .max
     bar[Reg.rxctrl][0...0] = 0
-    try disableMaster()
-    // LRST besides RST, as every known driver has it.
-    bar[Reg.ctrl] = [.deviceReset, .linkReset]
-    // §4.6.3.2 asks for 10 ms, and CTRL must not be read in the first. The X540 and X550 want 100 ms.
-    usleep(family == .x540 || family == .x550 ? 100_000 : 10_000)
-    try bar.wait(for: "the end of its reset", in: Reg.ctrl, of: name) {
+    // No more requests on the bus, so that the reset does not break one. Where some are stuck, §5.2.5.3.2
+    // asks for a reset more.
+    bar[Reg.ctrl].insert(.masterDisable)
+    let isQuiet: Void? = try? bar.wait(for: "its last DMA", in: Reg.status, of: pci.name) {
+      !$0.contains(.masterEnabled)
+    }
+    for _ in 0..<(isQuiet == nil ? 2 : 1) {
+      // LRST besides RST, as known drivers have it.
+      bar[Reg.ctrl] = [.deviceReset, .linkReset]
+      // §4.6.3.2 asks for 10 ms, and CTRL must not be read in the first; the X540 and X550 want 100.
+      usleep(family.hasPHY ? 100_000 : 10_000)
+    }
+    try bar.wait(for: "the end of its reset", in: Reg.ctrl, of: pci.name) {
       $0.isDisjoint(with: [.deviceReset, .linkReset])
     }
-    disableInterrupts()
-    try bar.wait(for: "its EEPROM (EEC.ARD)", in: Reg.eec, of: name) { $0[9...9] == 1 }
-    try bar.wait(for: "its DMA engine (RDRXCTL.DMAIDONE)", in: Reg.rdrxctl, of: name) {
-      $0.isInitialized
-    }
-  }
-
-  private func disableInterrupts() {
     bar[Reg.eimc] = .max
-    bar[Reg.eimcEx(0)] = .max
-    bar[Reg.eimcEx(1)] = .max
-    _ = bar[Reg.eicr]
-  }
-
-  /// No more requests on the bus, so that the reset does not break one (§5.2.5.3.2).
-  private func disableMaster() throws(DeviceError) {
-    bar[Reg.ctrl].insert(.masterDisable)
-    do {
-      try bar.wait(for: "its last DMA", in: Reg.status, of: name, limit: .milliseconds(100)) {
-        !$0.contains(.masterEnabled)
-      }
-    } catch .timeout {
-      // Requests are stuck. The datasheet asks for a reset more: one now, one as usual.
-      bar[Reg.ctrl].insert(.deviceReset)
-      usleep(10_000)
-    }
-  }
-
-  private func readAddress() throws(DeviceError) {
-    let (low, high) = (bar[Reg.ral0], bar[Reg.rah0])
-    let bytes = UInt64(low) | UInt64(high & 0xFFFF) << 32
-    macAddress = MACAddress(bits: bytes.byteSwapped >> 16)
-    guard bytes != 0, !macAddress.isMulticast else {
-      throw .misbehaved(device: name, "its EEPROM gives \(macAddress) as MAC address")
-    }
-    // Without AV the filter would not know the address.
-    bar[Reg.rah0] = high | 1 << 31
+    try bar.wait(for: "its EEPROM", in: Reg.eec, of: pci.name) { $0[9...9] == 1 }
+    try bar.wait(for: "its DMA engine", in: Reg.rdrxctl, of: pci.name) { $0.isInitialized }
   }
 
   /// The 82599 brings its own link up; the PHY of the X540 and X550 does it alone.
@@ -161,17 +120,19 @@ public final class IxgbeDevice: EthernetDevice {
 
   /// Receive unit (§4.6.7), up to its rings.
   private func initializeReceive() {
-    let kilobytes: UInt32 = family == .x540 || family == .x550 ? 384 : 512
+    let kilobytes: UInt32 = family.hasPHY ? 384 : 512
     for i in 0..<8 { bar[Reg.rxpbsize(i)] = i == 0 ? kilobytes << 10 : 0 }
     bar[Reg.hlreg0].formUnion([.stripCRC, .jumbo])
     bar[Reg.rdrxctl].setRequired()
     // With FCS.
     bar[Reg.maxfrs][16...31] = UInt32(configuration.maximumFrame + 4)
     bar[Reg.fctrl].insert(.broadcast)
+    // Without AV the filter would not know the card's own address.
+    bar[Reg.rah0][31...31] = 1
     bar[Reg.ctrlExt][16...16] = 1
   }
 
-  /// Transmit unit (§4.6.8), up to its rings. Sizes may change only while the arbiter is off.
+  /// Transmit unit (§4.6.8), up to its rings; sizes may change only while the arbiter is off.
   private func initializeTransmit() {
     bar[Reg.hlreg0].formUnion([.transmitCRC, .padShortFrames])
     bar[Reg.rttdcs][6...6] = 1
@@ -180,6 +141,11 @@ public final class IxgbeDevice: EthernetDevice {
     bar[Reg.dtxmxszrq] = 0xFFF
     bar[Reg.rttdcs][6...6] = 0
     bar[Reg.dmatxctl][0...0] = 1
+  }
+
+  /// Receives every frame on the wire, or only those for this card.
+  public func setPromiscuous(_ on: Bool) {
+    if on { bar[Reg.fctrl].insert(.promiscuous) } else { bar[Reg.fctrl].remove(.promiscuous) }
   }
 
   // MARK: - Rings
@@ -197,18 +163,23 @@ public final class IxgbeDevice: EthernetDevice {
     let entries = configuration.ringEntries
     guard mempool.available >= entries, mempool.bufferSize >= configuration.maximumFrame else {
       throw .refused(
-        "Fill the ring of receive queue \(id) of \(name)",
+        "Fill a receive ring of \(pci.name)",
         found: "\(mempool.available) buffers of \(mempool.bufferSize) bytes are free",
         advice: "It takes \(entries) of at least \(configuration.maximumFrame) bytes.")
     }
     let ring = try DescriptorRing(entries: entries, in: domain)
-    try check(id, below: configuration.receiveQueues, isNew: receiversTaken.insert(id).inserted)
-    // A queue that is taken again counts on from where it was.
-    let counters = receivers[id] ?? QueueCounters()
-    receivers[id] = counters
-    let queue = IxgbeReceiveQueue(ring, self, id, counters: counters, mempool: mempool)
-    try start(
-      IxgbeReceiveRegisters(queue: id), ring: queue.ring.memory, bufferSize: mempool.bufferSize)
+    let counters = try unsafe take(id, of: configuration.receiveQueues, .receive(id))
+    let queue = unsafe IxgbeReceiveQueue(ring, self, id, counters: counters, mempool: mempool)
+    let registers = IxgbeRingRegisters.receive(id)
+    var split = bar[registers.srrctl]
+    split.bufferSize = mempool.bufferSize
+    split.descriptorType = 1
+    // With several rings, one that is not served must not hold up the others.
+    split.dropsWhenEmpty = configuration.receiveQueues > 1
+    bar[registers.srrctl] = split
+    bar[registers.dcaRxctrl][12...12] = 0
+    try start(registers, ring: queue.ring.memory)
+    if bar[Reg.rxctrl][0...0] == 0 { try startReceiver() }
     // The tail stays one descriptor behind: head == tail means "no free descriptor" to the device,
     // and reception would stop (§7.1.9).
     queue.doorbell.ring(entries - 1)
@@ -222,133 +193,67 @@ public final class IxgbeDevice: EthernetDevice {
   /// - Throws: When the queue is taken, or the device does not start the ring.
   public func takeTransmitQueue(_ id: Int) throws(DeviceError) -> IxgbeTransmitQueue {
     let ring = try DescriptorRing(entries: configuration.ringEntries, in: domain)
-    try check(id, below: configuration.transmitQueues, isNew: transmittersTaken.insert(id).inserted)
-    let counters = transmitters[id] ?? QueueCounters()
-    transmitters[id] = counters
-    let queue = IxgbeTransmitQueue(ring, self, id, counters: counters)
-    try start(IxgbeTransmitRegisters(queue: id), ring: queue.ring.memory)
+    let counters = try unsafe take(id, of: configuration.transmitQueues, .transmit(id))
+    let queue = unsafe IxgbeTransmitQueue(ring, self, id, counters: counters)
+    let registers = IxgbeRingRegisters.transmit(id)
+    // PTHRESH 36, HTHRESH 8, and WTHRESH 0: a descriptor with RS is written back at once.
+    bar[registers.control] = QueueControl(bits: 36 | 8 << 8)
+    try start(registers, ring: queue.ring.memory)
     return queue
   }
 
-  private func check(_ id: Int, below count: Int, isNew: Bool) throws(DeviceError) {
-    guard 0..<count ~= id, isNew, !isStopped else {
+  /// A queue's counters, which go on where they were when it was taken before.
+  private func take(_ id: Int, of count: Int, _ registers: IxgbeRingRegisters)
+    throws(DeviceError) -> UnsafeMutablePointer<UInt64>
+  {
+    guard 0..<count ~= id, !isStopped, ringsTaken.insert(registers.index).inserted else {
       throw .refused(
-        "Take queue \(id) of \(name)",
-        found: isStopped ? "the card is stopped" : "it is taken, or not one of \(count)",
-        advice: "Take each queue once, and ask for enough of them when opening the card.")
+        "Take queue \(id) of \(pci.name)",
+        found: "the card is stopped, or the queue taken, or there "
+          + "are only \(count)", advice: "Take each queue once, and ask for enough of them.")
     }
+    return unsafe counters(of: registers)
   }
 
-  /// Starts a receive ring whose descriptors are filled; the tail is the queue's.
-  private func start(_ queue: IxgbeReceiveRegisters, ring: borrowing DMAMemory, bufferSize: Int)
+  /// Packets, bytes and errors of a ring: written by its thread, read by any.
+  func counters(of registers: IxgbeRingRegisters) -> UnsafeMutablePointer<UInt64> {
+    unsafe allCounters + 3 * registers.index
+  }
+
+  /// Starts a ring from its first descriptor.
+  private func start(_ ring: IxgbeRingRegisters, ring memory: borrowing DMAMemory)
     throws(DeviceError)
   {
-    bar[queue.rdbal] = UInt32(truncatingIfNeeded: ring.iova)
-    bar[queue.rdbah] = UInt32(truncatingIfNeeded: ring.iova >> 32)
-    bar[queue.rdlen] = UInt32(ring.size)
-    bar[queue.rdh] = 0
-    bar[queue.rdt] = 0
-    var split = bar[queue.srrctl]
-    split.bufferSize = bufferSize
-    split.descriptorType = 1
-    // With several rings, one that is not served must not hold up the others.
-    split.dropsWhenEmpty = configuration.receiveQueues > 1
-    bar[queue.srrctl] = split
-    bar[queue.dcaRxctrl][12...12] = 0
-    bar[queue.rxdctl].isEnabled = true
-    try bar.wait(for: "a receive ring to start", in: queue.rxdctl, of: name) { $0.isEnabled }
-    if bar[Reg.rxctrl][0...0] == 0 { try startReceiver() }
+    bar[ring.baseLow] = UInt32(truncatingIfNeeded: memory.iova)
+    bar[ring.baseHigh] = UInt32(truncatingIfNeeded: memory.iova >> 32)
+    bar[ring.length] = UInt32(memory.size)
+    bar[ring.head] = 0
+    bar[ring.tail] = 0
+    bar[ring.control].isEnabled = true
+    try bar.wait(for: "a ring to start", in: ring.control, of: pci.name) { $0.isEnabled }
   }
 
   /// Switches the receiver on while the security path is off (§4.6.7).
   private func startReceiver() throws(DeviceError) {
     bar[Reg.secrxctrl][1...1] = 1
-    try bar.wait(for: "its security path to empty", in: Reg.secrxstat, of: name) { $0[0...0] == 1 }
+    try bar.wait(for: "its security path to empty", in: Reg.secrxstat, of: pci.name) {
+      $0[0...0] == 1
+    }
     bar[Reg.rxctrl][0...0] = 1
     bar[Reg.secrxctrl][1...1] = 0
   }
 
-  /// Starts an empty transmit ring.
-  private func start(_ queue: IxgbeTransmitRegisters, ring: borrowing DMAMemory) throws(DeviceError) {
-    bar[queue.tdbal] = UInt32(truncatingIfNeeded: ring.iova)
-    bar[queue.tdbah] = UInt32(truncatingIfNeeded: ring.iova >> 32)
-    bar[queue.tdlen] = UInt32(ring.size)
-    bar[queue.tdh] = 0
-    bar[queue.tdt] = 0
-    // With WTHRESH 0, a descriptor with RS is written back at once.
-    bar[queue.txdctl].setThresholds(prefetch: 36, host: 8, writeBack: 0)
-    bar[queue.txdctl].isEnabled = true
-    try bar.wait(for: "a transmit ring to start", in: queue.txdctl, of: name) { $0.isEnabled }
-  }
-
-  /// Stops a receive ring; false when it does not stop, and its memory must stay.
-  func stop(receiveQueue id: Int) -> Bool {
-    defer { receiversTaken.remove(id) }
-    return stopRing(IxgbeReceiveRegisters(queue: id).rxdctl)
-  }
-
-  /// Stops a transmit ring; false when it does not stop, and its memory must stay.
-  func stop(transmitQueue id: Int) -> Bool {
-    defer { transmittersTaken.remove(id) }
-    return stopRing(IxgbeTransmitRegisters(queue: id).txdctl)
-  }
-
-  private func stopRing(_ control: Register<QueueControl>) -> Bool {
+  /// Stops a ring; false when it does not stop, and its memory must stay.
+  func stop(_ ring: IxgbeRingRegisters) -> Bool {
+    ringsTaken.remove(ring.index)
     if isStopped { return true }
-    bar[control].isEnabled = false
-    guard
-      (try? bar.wait(for: "a ring to stop", in: control, of: name) { !$0.isEnabled }) != nil
-    else { return false }
+    bar[ring.control].isEnabled = false
+    let stopped: Void? = try? bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) {
+      !$0.isEnabled
+    }
     // §4.6.7.1.2: what is on its way arrives within 100 microseconds.
     usleep(100)
-    return true
-  }
-
-  // MARK: - The control plane
-
-  /// Sets receive queue `id` up and moves it to the caller.
-  public func receiveQueue(_ id: Int, mempool: Mempool) throws(DeviceError)
-    -> any ReceiveQueue & ~Copyable
-  { try takeReceiveQueue(id, mempool: mempool) }
-
-  /// Sets transmit queue `id` up and moves it to the caller.
-  public func transmitQueue(_ id: Int) throws(DeviceError) -> any TransmitQueue & ~Copyable {
-    try takeTransmitQueue(id)
-  }
-
-  /// Whether there is a link, and how fast.
-  public func link() throws(DeviceError) -> Link {
-    let links = bar[Reg.links]
-    if links.bits == .max { throw .gone(device: name) }
-    return Link(megabitsPerSecond: links.isUp ? links.megabitsPerSecond : 0)
-  }
-
-  /// Receives every frame on the wire, or only those for this card.
-  public func setPromiscuous(_ on: Bool) {
-    if on { bar[Reg.fctrl].insert(.promiscuous) } else { bar[Reg.fctrl].remove(.promiscuous) }
-  }
-
-  /// Everything counted since the card was opened; read it now and then, the card's counters are short.
-  public func statistics() -> Statistics {
-    dropped &+= Reg.receiveDrops.reduce(0) { $0 + $1.readAndClear(bar) }
-    errors &+= Reg.receiveErrors.reduce(0) { $0 + $1.readAndClear(bar) }
-    var sum = Statistics()
-    for queue in receivers.values {
-      sum.receivedPackets += queue.packets
-      sum.receivedBytes += queue.bytes
-      sum.receiveErrors += queue.errors
-    }
-    for queue in transmitters.values {
-      sum.transmittedPackets += queue.packets
-      sum.transmittedBytes += queue.bytes
-    }
-    sum.receiveDropped = dropped
-    sum.receiveErrors += errors
-    return sum
-  }
-
-  private func clearCounters() {
-    for counter in Reg.receiveDrops + Reg.receiveErrors { _ = counter.readAndClear(bar) }
+    return stopped != nil
   }
 
   /// Stops all DMA: receiver and master off, reset, bus mastering off.

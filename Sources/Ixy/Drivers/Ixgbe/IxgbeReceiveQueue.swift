@@ -5,7 +5,7 @@ import Glibc
 ///
 /// Each descriptor owns one buffer. A received frame leaves with its buffer as a `Packet`, and a fresh
 /// buffer takes its place.
-@safe public struct IxgbeReceiveQueue: ReceiveQueue, ~Copyable {
+@safe public struct IxgbeReceiveQueue: ~Copyable {
   @usableFromInline let ring: DescriptorRing
   @usableFromInline let pool: PoolReference
   @usableFromInline let doorbell: Doorbell
@@ -20,16 +20,17 @@ import Glibc
 
   /// A queue whose ring is filled; the device is not told yet.
   init(
-    _ ring: consuming DescriptorRing, _ device: IxgbeDevice, _ id: Int, counters: QueueCounters,
+    _ ring: consuming DescriptorRing, _ device: IxgbeDevice, _ id: Int,
+    counters: UnsafeMutablePointer<UInt64>,
     mempool: Mempool
   ) {
     self.ring = ring
     unsafe pool = unsafe mempool.state
-    unsafe self.counters = unsafe counters.cells
+    unsafe self.counters = unsafe counters
     self.mempool = mempool
     self.device = device
     self.id = id
-    doorbell = Doorbell(device.bar, IxgbeReceiveRegisters(queue: id).rdt.offset)
+    doorbell = Doorbell(device.bar, IxgbeRingRegisters.receive(id).tail)
     for i in 0...self.ring.mask {
       unsafe pool.pointee.top -= 1
       let buffer = unsafe pool.pointee.stack[pool.pointee.top]
@@ -39,11 +40,11 @@ import Glibc
   }
 
   deinit {
-    guard device.stop(receiveQueue: id) else { return ring.leak() }
+    guard device.stop(.receive(id)) else { return ring.leak() }
     for i in 0...ring.mask { unsafe pool.give(ring.buffers[i]) }
   }
 
-  /// Gives the device a buffer to fill. The second half must be 0, where DD will be.
+  /// Gives the device a buffer to fill; where DD will be, there must be 0.
   @inlinable @inline(__always) func rearm(_ i: Int, _ buffer: Buffer) {
     unsafe ring.descriptors[i] = unsafe Descriptor(
       UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset, 0)
@@ -55,66 +56,53 @@ import Glibc
   @discardableResult
   public mutating func receive(into batch: inout PacketBatch, max: Int = .max) -> Int {
     if batch.isEmpty { batch.removeAll() }
-    var out = unsafe batch.base + batch.tail
-    let count = poll(max: min(max, batch.capacity &- batch.tail)) { packet in
-      unsafe out.initialize(to: packet)
-      unsafe out += 1
-    }
-    batch.tail &+= count
-    return count
-  }
-
-  /// Takes up to `limit` frames out of the ring, and hands each to `sink`.
-  @inlinable @inline(__always)
-  mutating func poll(max limit: Int, _ sink: (consuming Packet) -> Void) -> Int {
     if isDiscarding { next = discard(from: next) }
     // Locals: nothing to load again in the loop.
-    let descriptors = unsafe ring.descriptors
-    let buffers = unsafe ring.buffers
-    let mask = ring.mask
-    let pool = unsafe pool
-    let stack = unsafe pool.pointee.stack
+    let (descriptors, buffers, mask) = unsafe (ring.descriptors, ring.buffers, ring.mask)
+    let (pool, stack) = unsafe (pool, pool.pointee.stack)
     let longest = unsafe UInt32(truncatingIfNeeded: pool.pointee.bufferSize &- 14)
+    let wanted = min(max, batch.capacity &- batch.tail)
     var top = unsafe pool.pointee.top
+    let bottom = top &- min(wanted, top)
+    var packet = unsafe batch.base + batch.tail
     var i = next
-    var left = limit
-    var received = 0
-    var bytes = 0
-    // The sink may take buffers from the pool, too: look for one each time.
-    while left > 0 && top > 0 {
-      // SAFETY: `i` is masked, and the buffers' sizes bound what the length may say.
+    var bytes: UInt64 = 0
+    while top != bottom {
+      // SAFETY: `i` is masked. Status, errors and length are read together, and once.
       let word = unsafe ixy_load64(UnsafeRawPointer(descriptors + i) + 8)
-      if word & IxgbeReceiveDescriptor.done == 0 { break }
-      left &-= 1
-      let length = IxgbeReceiveDescriptor.length(word)
-      let flags = IxgbeReceiveDescriptor.endOfPacket | IxgbeReceiveDescriptor.error
-      // A frame has at least the 14 bytes of an Ethernet header, and at most what its buffer holds.
-      if word & flags != IxgbeReceiveDescriptor.endOfPacket || length &- 14 > longest {
+      if !IxgbeReceiveDescriptor.isWhole(word, longest: longest) {
+        if word & IxgbeReceiveDescriptor.done == 0 { break }
         i = discard(from: i)
         if isDiscarding { break }
         continue
       }
+      let length = IxgbeReceiveDescriptor.length(word)
       let hash = unsafe UInt32(truncatingIfNeeded: descriptors[i].low >> 32)
+      unsafe packet.initialize(
+        to: Packet(buffer: buffers[i], pool: pool, length: length, hash: hash))
+      unsafe packet += 1
       top &-= 1
-      let full = unsafe buffers[i]
       let fresh = unsafe stack[top]
       unsafe buffers[i] = unsafe fresh
       unsafe rearm(i, fresh)
-      // Before the sink: it may drop the packet.
-      unsafe pool.pointee.top = top
-      unsafe sink(Packet(buffer: full, pool: pool, length: length, hash: hash))
-      top = unsafe pool.pointee.top
-      bytes &+= Int(length)
-      received &+= 1
+      bytes &+= UInt64(length)
       i = (i &+ 1) & mask
     }
-    if left < limit {
-      next = i
-      unsafe counters.count(received)
-      unsafe (counters + 1).count(bytes)
-      doorbell.ring((i &- 1) & mask)
-    }
-    return received
+    let count = unsafe packet - (batch.base + batch.tail)
+    unsafe pool.pointee.top = top
+    batch.tail &+= count
+    finish(at: i, count: count, bytes: bytes)
+    return count
+  }
+
+  /// Tells the device and the counters that all descriptors before `i` are its again.
+  @inlinable @inline(__always)
+  mutating func finish(at i: Int, count: Int, bytes: UInt64) {
+    if i == next { return }
+    next = i
+    unsafe counters.count(count)
+    unsafe (counters + 1).count(Int(truncatingIfNeeded: bytes))
+    doorbell.ring((i &- 1) & ring.mask)
   }
 
   /// Gives the descriptors of a frame that cannot be used straight back to the device.
@@ -134,7 +122,6 @@ import Glibc
       isDiscarding = word & IxgbeReceiveDescriptor.endOfPacket == 0
       if !isDiscarding { break }
     }
-    doorbell.ring((i &- 1) & ring.mask)
     return i
   }
 }

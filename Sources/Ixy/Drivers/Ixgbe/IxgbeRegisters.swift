@@ -12,17 +12,11 @@ enum IxgbeRegister {
   static let esdp = Register<UInt32>(at: 0x00020)
   /// EEPROM/Flash Control, §8.2.3.2.1: ARD in bit 9.
   static let eec = Register<UInt32>(at: 0x10010)
-  /// Extended Interrupt Cause; reading clears it.
-  static let eicr = Register<UInt32>(at: 0x00800)
   /// Extended Interrupt Mask Clear, for the causes of EICR.
   static let eimc = Register<UInt32>(at: 0x00888)
-  /// Extended Interrupt Mask Clear 1 and 2, for the queues.
-  static func eimcEx(_ n: Int) -> Register<UInt32> { Register(at: 0x00AB0 + 4 * n) }
 
   /// Auto-Negotiation Control: the link of the 82599.
   static let autoc = Register<AutoNegotiationControl>(at: 0x042A0)
-  /// Link Status.
-  static let links = Register<LinkStatus>(at: 0x042A4)
   /// MAC Core Control 0: checksums, padding and long frames.
   static let hlreg0 = Register<MACControl>(at: 0x04240)
   /// Max Frame Size, in bits 31:16, with FCS.
@@ -36,8 +30,6 @@ enum IxgbeRegister {
   static func rxpbsize(_ n: Int) -> Register<UInt32> { Register(at: 0x03C00 + 4 * n) }
   /// Filter Control.
   static let fctrl = Register<FilterControl>(at: 0x05080)
-  /// Receive Address 0, low: the first four bytes of the MAC address, the first lowest.
-  static let ral0 = Register<UInt32>(at: 0x05400)
   /// Receive Address 0, high: the last two bytes, and AV (address valid) in bit 31.
   static let rah0 = Register<UInt32>(at: 0x05404)
   /// Security Receive Control: RX_DIS in bit 1.
@@ -55,55 +47,38 @@ enum IxgbeRegister {
   static func txpbsize(_ n: Int) -> Register<UInt32> { Register(at: 0x0CC00 + 4 * n) }
   /// Transmit Packet Buffer Threshold of buffer `n`, in KiB.
   static func txpbthresh(_ n: Int) -> Register<UInt32> { Register(at: 0x04950 + 4 * n) }
-
-  /// Counters of frames that were damaged, too short or too long: CRCERRS, ILLERRC, ERRBC, RLEC,
-  /// RUC, RFC, ROC and RJC.
-  static let receiveErrors = [0x04000, 0x04004, 0x04008, 0x04040, 0x040A4, 0x040A8, 0x040AC, 0x040B0]
-    .map { Counter(at: $0) }
-  /// Counters of frames that were whole and lost: MPC of each packet buffer, QPRDC of each queue set.
-  static let receiveDrops =
-    ((0..<8).map { 0x03FA0 + 4 * $0 } + (0..<16).map { 0x01430 + 0x40 * $0 })
-    .map { Counter(at: $0) }
 }
 
-/// The registers of one receive ring. From 64 on they are in a second block.
-struct IxgbeReceiveRegisters {
+/// The registers of one ring: receive and transmit rings have the same layout.
+struct IxgbeRingRegisters {
   private let block: Int
+  /// The ring among all of the card, receive rings first.
+  let index: Int
+  static let count = 256
 
-  init(queue n: Int) { block = n < 64 ? 0x01000 + 0x40 * n : 0x0D000 + 0x40 * (n - 64) }
+  /// Receive ring `n`; from 64 on they are in a second block.
+  static func receive(_ n: Int) -> Self {
+    Self(block: n < 64 ? 0x01000 + 0x40 * n : 0x0D000 + 0x40 * (n - 64), index: n)
+  }
+  /// Transmit ring `n`.
+  static func transmit(_ n: Int) -> Self { Self(block: 0x06000 + 0x40 * n, index: 128 + n) }
 
-  /// Descriptor Base Address, low and high: 128-byte aligned.
-  var rdbal: Register<UInt32> { Register(at: block) }
-  var rdbah: Register<UInt32> { Register(at: block + 0x04) }
-  /// Descriptor Length, in bytes.
-  var rdlen: Register<UInt32> { Register(at: block + 0x08) }
-  /// DCA Receive Control.
+  /// RDBAL and TDBAL, Descriptor Base Address Low: 128-byte aligned.
+  var baseLow: Register<UInt32> { Register(at: block) }
+  /// RDBAH and TDBAH, Descriptor Base Address High.
+  var baseHigh: Register<UInt32> { Register(at: block + 0x04) }
+  /// RDLEN and TDLEN, Descriptor Length, in bytes.
+  var length: Register<UInt32> { Register(at: block + 0x08) }
+  /// RDH and TDH, Descriptor Head.
+  var head: Register<UInt32> { Register(at: block + 0x10) }
+  /// RDT and TDT, Descriptor Tail.
+  var tail: Register<UInt32> { Register(at: block + 0x18) }
+  /// RXDCTL and TXDCTL, Descriptor Control.
+  var control: Register<QueueControl> { Register(at: block + 0x28) }
+  /// DCA_RXCTRL, DCA Receive Control; receive rings only.
   var dcaRxctrl: Register<UInt32> { Register(at: block + 0x0C) }
-  /// Descriptor Head and Tail.
-  var rdh: Register<UInt32> { Register(at: block + 0x10) }
-  var rdt: Register<UInt32> { Register(at: block + 0x18) }
-  /// Split Receive Control, §8.2.3.8.7.
+  /// SRRCTL, Split Receive Control, §8.2.3.8.7; receive rings only.
   var srrctl: Register<SplitReceiveControl> { Register(at: block + 0x14) }
-  /// Receive Descriptor Control.
-  var rxdctl: Register<QueueControl> { Register(at: block + 0x28) }
-}
-
-/// The registers of one transmit ring.
-struct IxgbeTransmitRegisters {
-  private let block: Int
-
-  init(queue n: Int) { block = 0x06000 + 0x40 * n }
-
-  /// Descriptor Base Address, low and high: 128-byte aligned.
-  var tdbal: Register<UInt32> { Register(at: block) }
-  var tdbah: Register<UInt32> { Register(at: block + 0x04) }
-  /// Descriptor Length, in bytes.
-  var tdlen: Register<UInt32> { Register(at: block + 0x08) }
-  /// Descriptor Head and Tail.
-  var tdh: Register<UInt32> { Register(at: block + 0x10) }
-  var tdt: Register<UInt32> { Register(at: block + 0x18) }
-  /// Transmit Descriptor Control.
-  var txdctl: Register<QueueControl> { Register(at: block + 0x28) }
 }
 
 /// Device Control, §8.2.3.1.1.
@@ -134,14 +109,6 @@ struct AutoNegotiationControl: RegisterValue {
   }
   /// Restart_AN: starts the link anew; clears itself.
   static let restart: UInt32 = 1 << 12
-}
-
-/// Link Status.
-struct LinkStatus: RegisterValue {
-  var bits: UInt32
-  var isUp: Bool { bits[30...30] == 1 }
-  /// LINK_SPEED, in Mbit/s. DATASHEET-UNSEEN: 0 is reserved on the 82599; 10 Mbit/s is ours.
-  var megabitsPerSecond: Int { [10, 100, 1_000, 10_000][Int(bits[28...29])] }
 }
 
 /// MAC Core Control 0.
@@ -203,11 +170,5 @@ struct QueueControl: RegisterValue {
   var isEnabled: Bool {
     get { bits[25...25] == 1 }
     set { bits[25...25] = newValue ? 1 : 0 }
-  }
-  /// PTHRESH (6:0), HTHRESH (14:8) and WTHRESH (22:16): when descriptors are fetched and written back.
-  mutating func setThresholds(prefetch: UInt32, host: UInt32, writeBack: UInt32) {
-    bits[0...6] = prefetch
-    bits[8...14] = host
-    bits[16...22] = writeBack
   }
 }

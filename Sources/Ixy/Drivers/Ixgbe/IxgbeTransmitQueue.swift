@@ -5,7 +5,7 @@ import Glibc
 ///
 /// It owns the packets that it was given until the device has sent them; then their buffers go back to
 /// their pools, 32 at a time.
-@safe public struct IxgbeTransmitQueue: TransmitQueue, ~Copyable {
+@safe public struct IxgbeTransmitQueue: ~Copyable {
   @usableFromInline let ring: DescriptorRing
   @usableFromInline let doorbell: Doorbell
   @usableFromInline let counters: UnsafeMutablePointer<UInt64>
@@ -16,26 +16,27 @@ import Glibc
   /// The pool of all packets so far, while there is only one: reclaiming is then a block copy.
   @usableFromInline var home: PoolReference?
   @usableFromInline var isMixed = false
-  private let id: Int
-  private let device: IxgbeDevice
+  let id: Int
+  let device: IxgbeDevice
 
   /// The device reports the last of so many descriptors, and they are reclaimed together.
   @inlinable @inline(__always) static var period: Int { 32 }
 
   /// An empty queue; the device is not told yet.
   init(
-    _ ring: consuming DescriptorRing, _ device: IxgbeDevice, _ id: Int, counters: QueueCounters
+    _ ring: consuming DescriptorRing, _ device: IxgbeDevice, _ id: Int,
+    counters: UnsafeMutablePointer<UInt64>
   ) {
     self.ring = ring
-    unsafe self.counters = unsafe counters.cells
+    unsafe self.counters = unsafe counters
     unsafe home = nil
     self.device = device
     self.id = id
-    doorbell = Doorbell(device.bar, IxgbeTransmitRegisters(queue: id).tdt.offset)
+    doorbell = Doorbell(device.bar, IxgbeRingRegisters.transmit(id).tail)
   }
 
   deinit {
-    guard device.stop(transmitQueue: id) else { return ring.leak() }
+    guard device.stop(.transmit(id)) else { return ring.leak() }
     var i = clean
     while i != next {
       unsafe ring.pools[i].give(ring.buffers[i])
@@ -43,7 +44,9 @@ import Glibc
     }
   }
 
-  /// The number of packets that fit now. One descriptor stays free: head == tail means "empty".
+  /// The number of packets that fit now.
+  ///
+  /// One descriptor stays free: head == tail means "empty".
   @usableFromInline var room: Int {
     @inlinable @inline(__always) get { (clean &- next &- 1) & ring.mask }
   }
@@ -54,86 +57,56 @@ import Glibc
     cleanUp()
     let count = min(batch.count, room)
     if count == 0 { return 0 }
-    var source = unsafe batch.base + batch.head
-    let end = unsafe source + count
-    var writer = unsafe Writer(self, firstPool: source.pointee.pool)
-    while unsafe source != end {
-      unsafe writer.put(source.move())
-      unsafe source += 1
+    var packet = unsafe batch.base + batch.head
+    let end = unsafe packet + count
+    let home = unsafe self.home ?? packet.pointee.pool
+    var (i, bytes, foreign) = (next, 0, UInt(0))
+    while unsafe packet != end {
+      unsafe bytes &+= put(packet.move(), at: i, home: home, foreign: &foreign)
+      unsafe packet += 1
+      i = (i &+ 1) & ring.mask
     }
     batch.head &+= count
-    commit(writer)
+    unsafe commit(upTo: i, bytes: bytes, home: home, foreign: foreign)
     return count
   }
 
-  /// Sends one packet, or hands it back when the ring is full.
-  public mutating func transmit(_ packet: consuming Packet) -> Packet? {
-    cleanUp()
-    if room == 0 { return packet }
-    var writer = unsafe Writer(self, firstPool: packet.pool)
-    writer.put(packet)
-    commit(writer)
-    return nil
-  }
-
-  /// Gives the buffers of packets that are sent back to their mempools, as far as that is known.
+  /// Writes one descriptor, and notes whose buffer it has; the device is not told yet.
   ///
-  /// - Returns: The number of packets that the device has not fetched yet.
-  public mutating func reclaim() -> Int {
-    cleanUp()
-    let head = Int(truncatingIfNeeded: device.bar[IxgbeTransmitRegisters(queue: id).tdh])
-    return (next &- head) & ring.mask
+  /// - Parameters:
+  ///   - packet: What to send.
+  ///   - i: The descriptor, which must be free.
+  ///   - home: The pool that packets usually come from.
+  ///   - foreign: Becomes other than 0 when this one does not.
+  /// - Returns: The length of the packet.
+  @inlinable @inline(__always) func put(
+    _ packet: consuming Packet, at i: Int, home: PoolReference, foreign: inout UInt
+  ) -> Int {
+    let (buffer, pool, length) = unsafe packet.disown()
+    foreign |= UInt(bitPattern: pool) ^ UInt(bitPattern: home)
+    unsafe ring.buffers[i] = unsafe buffer
+    unsafe ring.pools[i] = unsafe pool
+    let address = unsafe UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset
+    unsafe ring.descriptors[i] = Descriptor(
+      address, IxgbeTransmitDescriptor.command(length: length))
+    return Int(length)
   }
 
-  /// Descriptors being written; in registers of the processor, and not in the queue.
-  @safe @usableFromInline struct Writer {
-    @usableFromInline let descriptors: UnsafeMutablePointer<Descriptor>
-    @usableFromInline let buffers: UnsafeMutablePointer<Buffer>
-    @usableFromInline let pools: UnsafeMutablePointer<PoolReference>
-    @usableFromInline let home: PoolReference
-    @usableFromInline let mask: Int
-    @usableFromInline var next: Int
-    /// Not 0 when a packet was from another pool than `home`.
-    @usableFromInline var foreign: UInt = 0
-    @usableFromInline var bytes = 0
-
-    @inlinable @inline(__always)
-    init(_ queue: borrowing IxgbeTransmitQueue, firstPool: PoolReference) {
-      unsafe descriptors = queue.ring.descriptors
-      unsafe buffers = queue.ring.buffers
-      unsafe pools = queue.ring.pools
-      unsafe home = queue.home ?? firstPool
-      mask = queue.ring.mask
-      next = queue.next
-    }
-
-    @inlinable @inline(__always) mutating func put(_ packet: consuming Packet) {
-      let (buffer, pool, length) = unsafe packet.disown()
-      unsafe foreign |= UInt(bitPattern: pool) ^ UInt(bitPattern: home)
-      unsafe buffers[next] = unsafe buffer
-      unsafe pools[next] = unsafe pool
-      unsafe descriptors[next] = unsafe Descriptor(
-        UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset,
-        IxgbeTransmitDescriptor.command(length: length))
-      bytes &+= Int(length)
-      next = (next &+ 1) & mask
-    }
-  }
-
-  /// Publishes what the writer wrote.
-  @inlinable @inline(__always) mutating func commit(_ writer: Writer) {
+  /// Gives the descriptors before `end` to the device.
+  @inlinable @inline(__always)
+  mutating func commit(upTo end: Int, bytes: Int, home: PoolReference, foreign: UInt) {
+    let count = (end &- next) & ring.mask
     // The last descriptor of each run of 32 is reported; the device does not see it before the doorbell.
     var last = next | (Self.period - 1)
-    let count = (writer.next &- next) & ring.mask
     while last &- next < count {
       unsafe ring.descriptors[last & ring.mask].high |= IxgbeTransmitDescriptor.reportStatus
       last &+= Self.period
     }
-    next = writer.next
-    unsafe home = writer.home
-    if writer.foreign != 0 { isMixed = true }
+    next = end
+    unsafe self.home = unsafe home
+    if foreign != 0 { isMixed = true }
     unsafe counters.count(count)
-    unsafe (counters + 1).count(writer.bytes)
+    unsafe (counters + 1).count(bytes)
     doorbell.ring(next)
   }
 
@@ -153,31 +126,5 @@ import Glibc
       }
       clean = (clean &+ Self.period) & ring.mask
     }
-  }
-}
-
-extension IxgbeReceiveQueue {
-  /// Receives and sends in one pass, with no batch in memory; `body` decides on each packet.
-  ///
-  /// - Parameters:
-  ///   - transmit: Where packets go; its ring limits how many are received.
-  ///   - max: The most packets to receive.
-  ///   - body: Looks at a packet, changes it, and says what becomes of it.
-  /// - Returns: The number of packets received.
-  @inlinable @inline(__always) @discardableResult
-  public mutating func forward(
-    to transmit: inout IxgbeTransmitQueue, max: Int, _ body: (inout Packet) -> Verdict
-  ) -> Int {
-    transmit.cleanUp()
-    var writer = unsafe IxgbeTransmitQueue.Writer(transmit, firstPool: pool)
-    let received = poll(max: min(max, transmit.room)) { packet in
-      var packet = packet
-      switch body(&packet) {
-      case .send: writer.put(packet)
-      case .drop: break
-      }
-    }
-    if writer.next != transmit.next { transmit.commit(writer) }
-    return received
   }
 }

@@ -1,0 +1,36 @@
+import Glibc
+
+/// The text of a file of the kernel's; nil when it cannot be read.
+func contents(of path: String) -> String? {
+  guard let file = try? FileDescriptor(path: path, O_RDONLY) else { return nil }
+  var text: [UInt8] = []
+  while true {
+    let part = unsafe [UInt8](unsafeUninitializedCapacity: 4096) { buffer, count in
+      count = unsafe max(0, read(file.number, buffer.baseAddress, 4096))
+    }
+    if part.isEmpty { return String(decoding: text, as: UTF8.self) }
+    text += part
+  }
+}
+
+/// The names in a directory, sorted; empty when it cannot be read.
+func entries(of path: String) -> [String] {
+  guard let directory = unsafe opendir(path) else { return [] }
+  defer { unsafe closedir(directory) }
+  var names: [String] = []
+  while let entry = unsafe readdir(directory) {
+    let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+      unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+    }
+    if name != ".", name != ".." { names.append(name) }
+  }
+  return names.sorted()
+}
+
+/// Writes `text` to a file of the kernel's.
+func write(_ text: String, to path: String) throws(DeviceError) {
+  let file = try FileDescriptor(path: path, O_WRONLY, advice: "Run as root.")
+  if unsafe Glibc.write(file.number, text, text.utf8.count) < 0 {
+    throw .lastError("Write \(text) to \(path)")
+  }
+}

@@ -1,0 +1,24 @@
+/// Opens a card with the driver that its ids ask for.
+///
+/// - Parameters:
+///   - pci: The card.
+///   - domain: The memory that it shares with other cards.
+///   - configuration: Queues, rings and MTU.
+/// - Returns: The card, reset and set up.
+/// - Throws: When no driver knows it, or it does not come up.
+public func openDevice(
+  _ pci: any PCIDevice, domain: DMADomain, configuration: DeviceConfiguration = .init()
+) throws(DeviceError) -> any EthernetDevice {
+  switch driverName(for: try pci.identity()) {
+  case "ixgbe": return try IxgbeDevice(pci, domain: domain, configuration: configuration)
+  default:
+    throw .refused(
+      "Open \(pci.name)", found: "there is no driver for \(try pci.identity())",
+      advice: "Run: ixy list")
+  }
+}
+
+/// The driver that would take a card with these ids; nil when there is none.
+public func driverName(for id: PCIIdentity) -> String? {
+  IxgbeDevice.supports(id) ? "ixgbe" : nil
+}

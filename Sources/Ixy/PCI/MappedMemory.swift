@@ -1,0 +1,101 @@
+import CIxy
+import Glibc
+
+/// Gives a device access to memory: an IOMMU, a vfio-user socket or an emulated card.
+public protocol DMAMapper: AnyObject {
+  /// The IOVAs that it can map, in ascending order.
+  var usableIOVAs: [ClosedRange<UInt64>] { get }
+  /// Lets the device see `size` bytes of `file` from `offset`, in our memory at `base`, at `iova`.
+  func map(
+    file: Int32, offset: Int, base: UnsafeMutableRawPointer, iova: UInt64, size: Int
+  ) throws(DeviceError)
+  /// Takes one mapping away again.
+  func unmap(iova: UInt64, size: Int)
+}
+
+extension DMADomain {
+  /// Lets a device see all memory of the domain, now and later, as long as `mapper` lives.
+  public func attach(_ mapper: any DMAMapper) throws(DeviceError) {
+    let list = self.mapper as? MapperList ?? MapperList()
+    self.mapper = list
+    if addressing == nil { addressing = CountedAddresses(list) }
+    for block in blocks {
+      if let block = block() { try MapperList.map(block, by: mapper) }
+    }
+    list.add(mapper)
+  }
+}
+
+/// The mappers of a domain; weak, because a device that is closed takes its mappings with it.
+final class MapperList: DMABlockMapper {
+  private var references: [() -> (any DMAMapper)?] = []
+
+  var mappers: [any DMAMapper] { references.compactMap { $0() } }
+
+  func add(_ mapper: any DMAMapper) { references.append { [weak mapper] in mapper } }
+
+  func map(_ block: DMABlock) throws(DeviceError) {
+    for mapper in mappers { try Self.map(block, by: mapper) }
+  }
+
+  func unmap(_ block: DMABlock) {
+    for mapper in mappers { mapper.unmap(iova: block.iova, size: block.size) }
+  }
+
+  static func map(_ block: DMABlock, by mapper: any DMAMapper) throws(DeviceError) {
+    try unsafe mapper.map(
+      file: block.file.number, offset: 0, base: block.base, iova: block.iova, size: block.size)
+  }
+}
+
+/// Huge pages of 2 MiB that nobody uses.
+func freeHugePages() -> Int {
+  let path = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
+  func number(_ name: String) -> Int { firstLine(of: path + name).flatMap { Int($0) } ?? 0 }
+  return max(0, number("free_hugepages") - number("resv_hugepages"))
+}
+
+/// IOVAs from a low counter, for devices behind an IOMMU or what stands in for one.
+///
+/// The memory lies on huge pages when enough are free, else on pages of 4 KiB: something translates.
+final class CountedAddresses: DMAAddressing {
+  let space = 64 << 30
+  let largestBlock = 8 << 30
+  private let list: MapperList
+  private var next = UInt64(DMADomain.pageSize)
+
+  init(_ list: MapperList) { self.list = list }
+
+  func makeFile(_ size: Int) throws(DeviceError) -> FileDescriptor {
+    let huge = IXY_MEMFD_CLOEXEC | IXY_MEMFD_HUGE_2MB
+    var file = FileDescriptor(owning: unsafe ixy_memfd("ixy", huge))
+    let isFree = freeHugePages() >= size / DMADomain.pageSize
+    if file.number >= 0, isFree, ftruncate(file.number, size) == 0 { return file }
+    file = FileDescriptor(owning: unsafe ixy_memfd("ixy", IXY_MEMFD_CLOEXEC))
+    guard file.number >= 0, ftruncate(file.number, size) == 0 else {
+      throw .lastError("Make \(size) bytes of DMA memory")
+    }
+    return file
+  }
+
+  /// The lowest IOVA not yet used from which all mappers can map the file.
+  func place(_ file: borrowing FileDescriptor, size: Int) throws(DeviceError) -> UInt64 {
+    let mappers = list.mappers
+    while next + UInt64(size) <= UInt64(space) {
+      let range = next...(next + UInt64(size) - 1)
+      let fits = mappers.allSatisfy { mapper in
+        mapper.usableIOVAs.contains {
+          $0.contains(range.lowerBound) && $0.contains(range.upperBound)
+        }
+      }
+      if fits {
+        next = range.upperBound + 1
+        return range.lowerBound
+      }
+      next += UInt64(DMADomain.pageSize)
+    }
+    throw .refused(
+      "Map \(size) bytes for DMA", found: "there is no room below 64 GiB that every card can reach",
+      advice: "Use fewer or smaller mempools.")
+  }
+}
