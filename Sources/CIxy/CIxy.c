@@ -1,2 +1,48 @@
-// SwiftPM wants one source file for a C target; everything is in the headers.
+// Only what needs state or a signal handler is here; everything else is in the headers.
+#define _GNU_SOURCE
 #include "CIxy.h"
+#include "CIxyForeign.h"
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+
+int ixy_poll(struct pollfd *fds, unsigned long count, long nanoseconds) {
+  struct timespec limit = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+  return ppoll(fds, count, &limit, NULL);
+}
+
+static struct sigaction before;
+static unsigned long truncated_pages;
+
+static void on_bus_error(int signal, siginfo_t *info, void *context) {
+  int saved = errno;
+  // BUS_ADRERR: a mapping without a file behind it. A part of a huge page cannot be replaced: EINVAL.
+  for (unsigned long size = 4096; info->si_code == BUS_ADRERR && size <= 2ul << 20; size <<= 9) {
+    void *page = (void *)((uintptr_t)info->si_addr & ~(size - 1));
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    if (mmap(page, size, PROT_READ | PROT_WRITE, flags, -1, 0) != MAP_FAILED) {
+      memset(page, 0xFF, size);
+      __atomic_add_fetch(&truncated_pages, 1, __ATOMIC_RELAXED);
+      errno = saved;
+      return;
+    }
+    if (errno != EINVAL) break;
+  }
+  // Not that: the access is repeated, without this handler.
+  errno = saved;
+  sigaction(SIGBUS, &before, NULL);
+}
+
+void ixy_survive_truncation(void) {
+  static char done;
+  if (__atomic_exchange_n(&done, 1, __ATOMIC_ACQ_REL)) return;
+  struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
+  sigaction(SIGBUS, &action, &before);
+}
+
+unsigned long ixy_truncated_pages(void) {
+  return __atomic_load_n(&truncated_pages, __ATOMIC_RELAXED);
+}

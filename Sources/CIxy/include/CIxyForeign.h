@@ -1,0 +1,12 @@
+// Living with files and sockets of other processes.
+#pragma once
+#include <sys/eventfd.h>
+
+// poll() with a timeout in nanoseconds; Glibc's ppoll hides behind a macro that the importer does not set.
+struct pollfd;
+int ixy_poll(struct pollfd *fds, unsigned long count, long nanoseconds);
+
+// Who maps another's file gets SIGBUS when that one truncates it. After this call such a page becomes memory of
+// our own that reads as all ones, like a device that is gone, and the number below goes up by one.
+void ixy_survive_truncation(void);
+unsigned long ixy_truncated_pages(void);

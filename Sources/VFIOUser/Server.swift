@@ -1,0 +1,157 @@
+import CIxy
+import Emulation
+import Glibc
+import Ixy
+
+/// Serves an emulated device to other processes over a UNIX socket, one client at a time.
+///
+/// A client is QEMU's `vfio-user-pci`, our own `VFIOUserDevice`, or anybody: nothing that it sends is
+/// trusted. When it goes, its memory and interrupts go with it, the model is reset, and the next client is
+/// served. Not thread-safe; the model is called from the thread that calls `poll` or `run`.
+public final class VFIOUserServer {
+  /// The device that is served.
+  public let model: any DeviceModel
+  /// Where the socket is, until this object is dropped.
+  public let path: String
+  /// Called with a sentence when a client comes, goes or breaks the protocol.
+  public var onReport: ((String) -> Void)?
+  /// Whether a client is connected.
+  public var hasClient: Bool { client != nil }
+
+  private struct Client {
+    let connection: Connection
+    let session: Session
+    /// When it should have said VERSION, or the rest of a message, or taken its reply.
+    var deadline: ContinuousClock.Instant?
+    var reports = 0
+  }
+
+  /// The messages that one `poll` answers, so that the model has its turn.
+  private static let burst = 32
+  /// How long a client may stay in the middle of something.
+  private static let patience = Duration.seconds(5)
+  /// The reports about one client: more would only fill somebody's disk.
+  private static let maxReports = 20
+
+  private let listener: ListeningSocket
+  private let sharesPages: Bool
+  private var client: Client?
+  private var truncatedPages = ixy_truncated_pages()
+
+  /// Starts to listen at `path`.
+  ///
+  /// From here on a page that a client truncates under the device's hands reads as all ones: SIGBUS is
+  /// handled for the whole process.
+  ///
+  /// - Parameters:
+  ///   - model: The device; after power-on.
+  ///   - path: Where the socket shall be. One that a dead server has left is replaced.
+  ///   - sharesPages: Whether clients may map the model's shared pages. Without, each access is a message:
+  ///     exact, and slow.
+  /// - Throws: `DeviceError` when a server is running there, or the path cannot be used.
+  public init(model: any DeviceModel, path: String, sharesPages: Bool = true) throws(DeviceError) {
+    self.model = model
+    self.path = path
+    self.sharesPages = sharesPages
+    listener = try ListeningSocket(path: path)
+    ixy_survive_truncation()
+  }
+
+  deinit { client?.session.end() }
+
+  /// What to wait for before the next `poll`.
+  var pollEntry: pollfd { client?.connection.pollEntry ?? listener.pollEntry }
+
+  /// Takes in a client, or the messages that its client has sent so far.
+  ///
+  /// Never blocks.
+  ///
+  /// - Returns: The number of clients and messages that were taken in.
+  public func poll() -> Int {
+    reportTruncation()
+    if client == nil {
+      guard let socket = listener.nextClient() else { return 0 }
+      client = Client(
+        connection: Connection(socket), session: Session(model: model, sharesPages: sharesPages),
+        deadline: .now + Self.patience)
+    }
+    var count = 0
+    while let client, count < Self.burst {
+      guard client.connection.flush() else {
+        end("its socket was closed before a reply")
+        break
+      }
+      // A client that does not take a reply sends no more messages.
+      if client.connection.isSending { break }
+      switch client.connection.receive() {
+      case .message(let message, let files): handle(message, files, from: client)
+      case .nothing: return checkDeadline(count)
+      case .closed: end("")
+      case .broken(let reason): end(reason)
+      }
+      count += 1
+    }
+    return checkDeadline(count)
+  }
+
+  private func handle(_ message: Message, _ files: ReceivedFiles, from client: Client) {
+    self.client?.deadline = nil
+    guard message.isCommand else { return end("a reply to nothing came") }
+    let answer: Message
+    var file: Int32?
+    do {
+      let reply = try client.session.answer(message, files)
+      if message.command == Command.version.rawValue { report("A client has connected") }
+      answer = Message(replyTo: message, payload: reply.payload)
+      file = reply.file
+    } catch {
+      let name = Command(rawValue: message.command).map { "\($0)" } ?? "\(message.command)"
+      report("Command \(name) is refused: \(error.reason)")
+      answer = Message(replyTo: message, error: error.errno)
+    }
+    if !message.flags.contains(.noReply) {
+      let isSent = client.connection.send(answer, files: file.map { [$0] } ?? [])
+      if !isSent { return end("its socket was closed before a reply") }
+    }
+    if !client.session.isNegotiated { end("it does not speak our version") }
+  }
+
+  /// Ends with a client that is in the middle of something for too long.
+  private func checkDeadline(_ count: Int) -> Int {
+    guard let client else { return count }
+    let isIdle = !client.connection.isReceiving && !client.connection.isSending
+    if isIdle, client.session.isNegotiated { return count }
+    if let deadline = client.deadline {
+      if deadline < .now { end("it stopped in the middle of a message") }
+    } else {
+      self.client?.deadline = .now + Self.patience
+    }
+    return count
+  }
+
+  /// Ends with the client, because of `reason` if that is not empty.
+  private func end(_ reason: String) {
+    guard let client else { return }
+    if !reason.isEmpty {
+      report("The client is disconnected: \(reason)")
+    } else if client.session.isNegotiated {
+      report("The client has disconnected")
+    }
+    client.session.end()
+    self.client = nil
+  }
+
+  private func report(_ text: String) {
+    let count = (client?.reports ?? 0) + 1
+    client?.reports = count
+    if count <= Self.maxReports { onReport?("\(path): \(text).") }
+    if count == Self.maxReports { onReport?("\(path): No more is said about this client.") }
+  }
+
+  private func reportTruncation() {
+    let count = ixy_truncated_pages()
+    if count == truncatedPages { return }
+    truncatedPages = count
+    report("Memory was truncated while it was mapped; it reads as all ones now")
+  }
+}
