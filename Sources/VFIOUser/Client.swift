@@ -81,19 +81,22 @@ public final class VFIOUserDevice: PCIDevice {
   /// Maps what the server shares of a BAR; the rest is forwarded to it.
   public func bar(_ index: Int) throws(DeviceError) -> BAR {
     guard (0..<6).contains(index) else {
-      throw .refused("Map BAR \(index) of \(name)", found: "there are only 6", advice: "")
+      throw .refused(
+        "Map BAR \(index) of \(name)", found: "there are six of them", advice: "Name 0 to 5.")
     }
     let region = try RemoteRegion(of: self, index)
     guard region.size > 0 else {
-      throw .refused("Map BAR \(index) of \(name)", found: "the device has none", advice: "")
+      throw .refused(
+        "Map BAR \(index) of \(name)", found: "its server has none",
+        advice: "Is it the card that you mean?")
     }
     guard let pages = unsafe region.pages else {
       return BAR(forwarded: RemoteRegisters(server, region: index, posts: true), size: region.size)
     }
     // A doorbell in a mapped page would overtake a posted write: there, every write waits for its reply.
     return unsafe BAR(
-      forwarded: RemoteRegisters(server, region: index, posts: false), size: region.size,
-      base: pages, mapped: region.areas)
+      pages, size: region.size, mapped: region.areas,
+      forwarding: RemoteRegisters(server, region: index, posts: false))
   }
 
   /// Reads config space.

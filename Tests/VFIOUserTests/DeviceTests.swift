@@ -96,8 +96,8 @@ import Testing
     try withServer(ToyModel()) { path in
       let device = try VFIOUserDevice(path: path)
       let domain = DMADomain()
-      let source = try domain.allocate(4096)
       try device.attach(to: domain)
+      let source = try domain.allocate(4096)
       // Larger than the first block: a mapping that is made after the device was attached.
       let target = try domain.allocate(DMADomain.pageSize + 4096)
       for index in 0..<4096 {
@@ -109,6 +109,25 @@ import Testing
       bar.write(4096, to: ToyModel.Register.length, width: 4)
       bar.write(0, to: ToyModel.Register.go, width: 4)
       #expect(memcmp(source.base, target.base + 0x200000, 4096) == 0)
+    }
+  }
+
+  @Test func `a device sees memory that was made before it was attached`() throws {
+    let model = try ToyModel()
+    try withServer(model) { path in
+      let domain = DMADomain()
+      let first = DMATable()
+      try domain.attach(first)
+      let memory = try domain.allocate(64)
+      let device = try VFIOUserDevice(path: path)
+      try device.attach(to: domain)
+      let bar = try device.bar(0)
+      memory.base.storeBytes(of: 0xABCD, as: UInt64.self)
+      bar.write(memory.iova, to: ToyModel.Register.source, width: 8)
+      bar.write(memory.iova + 8, to: ToyModel.Register.target, width: 8)
+      bar.write(8, to: ToyModel.Register.length, width: 4)
+      bar.write(0, to: ToyModel.Register.go, width: 4)
+      #expect(memory.base.load(fromByteOffset: 8, as: UInt64.self) == 0xABCD)
     }
   }
 
