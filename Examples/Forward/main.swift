@@ -27,22 +27,18 @@ func run(_ first: String, _ second: String) throws {
   var fromB = try b.takeReceiveQueue(0, mempool: pool)
   var toA = try a.takeTransmitQueue(0)
   var toB = try b.takeTransmitQueue(0)
-  var batch = PacketBatch(capacity: 32)
   while !isEnding.load(ordering: .relaxed) {
-    forward(from: &fromA, to: &toB, by: &batch)
-    forward(from: &fromB, to: &toA, by: &batch)
+    forward(from: &fromA, to: &toB)
+    forward(from: &fromB, to: &toA)
   }
 }
 
-/// Receives what is there, changes it, and sends it; what the ring has no room for is dropped.
-func forward(
-  from receiver: inout IxgbeReceiveQueue, to transmitter: inout IxgbeTransmitQueue,
-  by batch: inout PacketBatch
-) {
-  receiver.receive(into: &batch)
-  batch.forEach { packet in packet[1] &+= 1 }
-  transmitter.transmit(&batch)
-  batch.removeAll()
+/// Sends what was received, changed; frames that the ring has no room for wait in the other one.
+func forward(from receiver: inout IxgbeReceiveQueue, to transmitter: inout IxgbeTransmitQueue) {
+  receiver.forward(to: &transmitter, max: 32) { packet in
+    packet[1] &+= 1
+    return .send
+  }
 }
 
 guard CommandLine.arguments.count == 3 else {

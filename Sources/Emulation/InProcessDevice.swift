@@ -12,15 +12,12 @@ public final class InProcessDevice: PCIDevice {
 
   /// The model's name.
   public var name: String { model.name }
-  /// None: emulated memory is near to everyone.
-  public var numaNode: Int? { nil }
-
   /// A BAR whose every access is a call of the model.
   public func bar(_ index: Int) throws(DeviceError) -> BAR {
     guard model.barSizes.indices.contains(index), model.barSizes[index] > 0 else {
       throw .refused("Map BAR \(index) of \(name)", found: "the device has none", advice: "")
     }
-    return unsafe BAR(forwarded: ModelAccess(model, bar: index), size: model.barSizes[index])
+    return ForwardedBAR(ModelAccess(model, bar: index), size: model.barSizes[index])
   }
 
   /// Reads the model's config space.

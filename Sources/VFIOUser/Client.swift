@@ -91,12 +91,12 @@ public final class VFIOUserDevice: PCIDevice {
         advice: "Is it the card that you mean?")
     }
     guard let pages = unsafe region.pages else {
-      return BAR(forwarded: RemoteRegisters(server, region: index, posts: true), size: region.size)
+      return ForwardedBAR(RemoteRegisters(server, region: index, posts: true), size: region.size)
     }
     // A doorbell in a mapped page would overtake a posted write: there, every write waits for its reply.
-    return unsafe BAR(
-      pages, size: region.size, mapped: region.areas,
-      forwarding: RemoteRegisters(server, region: index, posts: false))
+    return unsafe ForwardedBAR(
+      RemoteRegisters(server, region: index, posts: false), size: region.size,
+      base: pages, mapped: region.areas)
   }
 
   /// Reads config space.

@@ -42,7 +42,7 @@ import Glibc
   }
 
   deinit {
-    domain.mapper?.unmap(self)
+    domain.unmapBlock?(self)
     // The reservation comes back, so that nothing else moves in.
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | Int32(MAP_NORESERVE)
     unsafe mmap(base, size, PROT_NONE, flags, -1, 0)

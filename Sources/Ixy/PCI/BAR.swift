@@ -1,65 +1,43 @@
 import CIxy
 import Glibc
 
-/// Where register accesses go that are not plain loads and stores: a socket, a model, I/O ports.
-public protocol RegisterAccess: AnyObject {
-  /// Reads `width` bytes (1, 2, 4 or 8); all ones when the device is gone.
-  func read(_ offset: Int, width: Int) -> UInt64
-  /// Writes `width` bytes.
-  func write(_ value: UInt64, to offset: Int, width: Int)
-}
-
-/// The registers of one device: mapped, or forwarded, or forwarded but for a few mapped pages.
-@safe public final class BAR {
+/// The registers of one device, mapped; a `ForwardedBAR` has other ways to them.
+@safe public class BAR {
   /// The size in bytes.
   public let size: Int
   private let base: UnsafeMutableRawPointer?
-  let access: (any RegisterAccess)?
-  private let mapped: [Range<Int>]
 
   /// A BAR at `base`, which `mmap` gave and which is unmapped with this object.
-  ///
-  /// - Parameters:
-  ///   - base: The mapping; nil when every access is forwarded.
-  ///   - size: The size of the BAR and of the mapping, in bytes.
-  ///   - mapped: The parts that the mapping is good for; nil is all.
-  ///   - access: Where all other accesses go.
-  public init(
-    _ base: UnsafeMutableRawPointer?, size: Int, mapped: [Range<Int>]? = nil,
-    forwarding access: (any RegisterAccess)? = nil
-  ) {
+  init(_ base: UnsafeMutableRawPointer?, size: Int) {
     unsafe self.base = unsafe base
     self.size = size
-    self.access = access
-    self.mapped = mapped ?? [0..<size]
   }
 
   deinit {
     if let base = unsafe base { unsafe munmap(base, size) }
   }
 
-  /// Where `offset` is mapped; nil when it is forwarded.
+  /// Where a register is mapped; nil when it is forwarded.
   func pointer(to offset: Int, width: Int) -> UnsafeMutableRawPointer? {
     precondition(offset >= 0 && offset + width <= size, "register outside the BAR")
     // SAFETY: inside the mapping, which lives as long as `self`.
-    return mapped.contains { $0.contains(offset) } ? unsafe base.map { unsafe $0 + offset } : nil
+    return unsafe base.map { unsafe $0 + offset }
+  }
+
+  /// Reads 32 bits.
+  func load(_ offset: Int) -> UInt32 {
+    unsafe pointer(to: offset, width: 4).map { unsafe ixy_load32($0) } ?? .max
+  }
+
+  /// Writes 32 bits.
+  func store(_ bits: UInt32, to offset: Int) {
+    if let pointer = unsafe pointer(to: offset, width: 4) { unsafe ixy_store32(pointer, bits) }
   }
 
   /// The register: read by `get`, written by `set`, both by a change in place.
   public subscript<Value>(register: Register<Value>) -> Value {
-    get {
-      let pointer = unsafe pointer(to: register.offset, width: 4)
-      let forwarded = { self.access?.read(register.offset, width: 4) ?? .max }
-      return unsafe Value(
-        bits: pointer.map { unsafe ixy_load32($0) } ?? UInt32(truncatingIfNeeded: forwarded()))
-    }
-    set {
-      if let pointer = unsafe pointer(to: register.offset, width: 4) {
-        unsafe ixy_store32(pointer, newValue.bits)
-      } else {
-        access?.write(UInt64(newValue.bits), to: register.offset, width: 4)
-      }
-    }
+    get { Value(bits: load(register.offset)) }
+    set { store(newValue.bits, to: register.offset) }
   }
 
   /// Waits until `condition` holds for a register's value; looks at once, then every millisecond.

@@ -14,8 +14,11 @@ import Glibc
   var addressing: (any DMAAddressing)?
   /// Where IOVA 0 would be in our memory; nil until there is memory.
   private(set) var base: UnsafeMutableRawPointer?
-  /// Maps blocks for devices that do not see all memory; nil when all do.
-  var mapper: (any DMABlockMapper)?
+  /// Gives devices access to a new block, and takes it away: those that do not see all memory.
+  var mapBlock: ((DMABlock) throws(DeviceError) -> Void)?
+  var unmapBlock: ((DMABlock) -> Void)?
+  /// Who those two call; nil while all devices see all memory.
+  var mappers: AnyObject?
   // Weak: a block lives as long as its parts.
   private(set) var blocks: [() -> DMABlock?] = []
 
@@ -29,11 +32,7 @@ import Glibc
   /// Makes all IOVAs physical addresses, for a card without an IOMMU.
   public func usePhysicalAddresses() throws(DeviceError) {
     if addressing is PhysicalAddresses { return }
-    guard unsafe base == nil else {
-      throw .refused(
-        "Open a card without IOMMU", found: "memory was already made for other cards",
-        advice: "Open every card of the domain before its mempools and queues.")
-    }
+    precondition(unsafe base == nil, "open all cards of a domain before its mempools")
     addressing = PhysicalAddresses()
   }
 
@@ -58,14 +57,12 @@ import Glibc
   }
 
   private func makeBlock(_ size: Int) throws(DeviceError) -> DMABlock {
-    guard let addressing else {
-      throw .refused("Make DMA memory", found: "no card is open", advice: "Open the cards first.")
-    }
+    guard let addressing else { preconditionFailure("open a card of the domain first") }
     if unsafe base == nil { try reserve(addressing.space) }
     let file = try addressing.makeFile(size)
     let iova = try addressing.place(file, size: size)
     let block = try DMABlock(file: file, iova: iova, size: size, domain: self)
-    try mapper?.map(block)
+    try mapBlock?(block)
     blocks.removeAll { $0() == nil }
     blocks.append { [weak block] in block }
     return block
@@ -93,12 +90,6 @@ protocol DMAAddressing: AnyObject {
   func makeFile(_ size: Int) throws(DeviceError) -> FileDescriptor
   /// The IOVA for a file.
   func place(_ file: borrowing FileDescriptor, size: Int) throws(DeviceError) -> UInt64
-}
-
-/// Gives devices access to blocks, and takes it away.
-protocol DMABlockMapper: AnyObject {
-  func map(_ block: DMABlock) throws(DeviceError)
-  func unmap(_ block: DMABlock)
 }
 
 /// Physical addresses as IOVAs: one huge page at a time, which the kernel does not move.

@@ -16,8 +16,10 @@ public protocol DMAMapper: AnyObject {
 extension DMADomain {
   /// Lets a device see all memory of the domain, now and later, as long as `mapper` lives.
   public func attach(_ mapper: any DMAMapper) throws(DeviceError) {
-    let list = self.mapper as? MapperList ?? MapperList()
-    self.mapper = list
+    let list = mappers as? MapperList ?? MapperList()
+    mappers = list
+    mapBlock = { block throws(DeviceError) in try list.map(block) }
+    unmapBlock = { list.unmap($0) }
     if addressing == nil { addressing = CountedAddresses(list) }
     for block in blocks {
       if let block = block() { try MapperList.map(block, by: mapper) }
@@ -27,7 +29,7 @@ extension DMADomain {
 }
 
 /// The mappers of a domain; weak, because a device that is closed takes its mappings with it.
-final class MapperList: DMABlockMapper {
+final class MapperList {
   private var references: [() -> (any DMAMapper)?] = []
 
   var mappers: [any DMAMapper] { references.compactMap { $0() } }

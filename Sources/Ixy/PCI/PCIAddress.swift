@@ -27,6 +27,9 @@ public struct PCIAddress: Equatable, Hashable, Sendable, CustomStringConvertible
 }
 
 extension PCIIdentity: CustomStringConvertible {
+  /// An identity from its two numbers.
+  public init(_ vendor: UInt16, _ device: UInt16) { self.init(vendor: vendor, device: device) }
+
   /// `8086:10fb`, as lspci prints it.
   public var description: String { "\(hexadecimal(vendor, 4)):\(hexadecimal(device, 4))" }
 }

@@ -4,12 +4,6 @@ public struct PCIIdentity: Equatable, Hashable, Sendable {
   public var vendor: UInt16
   /// Which device of that vendor.
   public var device: UInt16
-
-  /// An identity from its two numbers.
-  public init(vendor: UInt16, device: UInt16) {
-    self.vendor = vendor
-    self.device = device
-  }
 }
 
 extension PCIDevice {

@@ -4,8 +4,6 @@
 public protocol PCIDevice: AnyObject {
   /// How messages name the card: its PCI address, or the text that the user gave.
   var name: String { get }
-  /// The NUMA node that it is attached to, when there is more than one.
-  var numaNode: Int? { get }
   /// Maps or forwards the registers of BAR 0 to 5.
   func bar(_ index: Int) throws(DeviceError) -> BAR
   /// Reads 1, 2 or 4 bytes of config space, little endian.

@@ -4,7 +4,7 @@ import Glibc
 public final class SysfsDevice: PCIDevice {
   /// The card's address, as the kernel writes it.
   public let name: String
-  private let directory: String
+  let directory: String
   // Open for as long as the card is ours: it carries the lock.
   private let config: FileDescriptor
 
@@ -36,11 +36,6 @@ public final class SysfsDevice: PCIDevice {
     if flock(config.number, LOCK_EX | LOCK_NB) != 0 {
       throw .lastError("Lock \(name)", advice: "Another process drives it; end that one first.")
     }
-  }
-
-  /// The NUMA node that the card is attached to.
-  public var numaNode: Int? {
-    firstLine(of: directory + "/numa_node").flatMap { Int($0) }.flatMap { $0 < 0 ? nil : $0 }
   }
 
   /// Maps the registers behind a memory BAR.

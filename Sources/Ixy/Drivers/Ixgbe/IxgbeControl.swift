@@ -54,6 +54,9 @@ extension IxgbeDevice: EthernetDevice {
     try takeTransmitQueue(id)
   }
 
+  /// Whether this driver drives a card with these ids.
+  public static func supports(_ id: PCIIdentity) -> Bool { family(of: id) != nil }
+
   /// Whether there is a link, and how fast.
   public func link() throws(DeviceError) -> Link {
     let links = bar[IxgbeRegister.links]

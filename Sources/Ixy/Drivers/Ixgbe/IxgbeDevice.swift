@@ -61,9 +61,6 @@ private typealias Reg = IxgbeRegister
     unsafe allCounters.deallocate()
   }
 
-  /// Whether this driver drives a card with these ids.
-  public static func supports(_ id: PCIIdentity) -> Bool { family(of: id) != nil }
-
   /// The family of a device id; nil when it is none of ours.
   static func family(of id: PCIIdentity) -> Family? {
     if id.vendor != 0x8086 { return nil }
@@ -88,7 +85,7 @@ private typealias Reg = IxgbeRegister
     // asks for a reset more.
     bar[Reg.ctrl].insert(.masterDisable)
     let isQuiet: Void? = try? bar.wait(for: "its last DMA", in: Reg.status, of: pci.name) {
-      !$0.contains(.masterEnabled)
+      $0[19...19] == 0
     }
     for _ in 0..<(isQuiet == nil ? 2 : 1) {
       // LRST besides RST, as known drivers have it.
@@ -106,27 +103,25 @@ private typealias Reg = IxgbeRegister
 
   /// The 82599 brings its own link up; the PHY of the X540 and X550 does it alone.
   private func startLink() {
-    switch family {
-    case .fiber82599:
+    if family.hasPHY { return }
+    var autoc = bar[Reg.autoc]
+    if family == .fiber82599 {
       bar[Reg.esdp][3...3] = 0  // laser on
-      var autoc = bar[Reg.autoc]
-      autoc.linkMode = 3
-      autoc.bits |= AutoNegotiationControl.restart
-      bar[Reg.autoc] = autoc
-    case .backplane82599: bar[Reg.autoc].bits |= AutoNegotiationControl.restart
-    case .x540, .x550: break
+      autoc[13...15] = 3
     }
+    autoc[12...12] = 1
+    bar[Reg.autoc] = autoc
   }
 
   /// Receive unit (§4.6.7), up to its rings.
   private func initializeReceive() {
     let kilobytes: UInt32 = family.hasPHY ? 384 : 512
     for i in 0..<8 { bar[Reg.rxpbsize(i)] = i == 0 ? kilobytes << 10 : 0 }
-    bar[Reg.hlreg0].formUnion([.stripCRC, .jumbo])
+    bar[Reg.hlreg0].formUnion([.ownFCS, .jumbo, .padShortFrames])
     bar[Reg.rdrxctl].setRequired()
     // With FCS.
     bar[Reg.maxfrs][16...31] = UInt32(configuration.maximumFrame + 4)
-    bar[Reg.fctrl].insert(.broadcast)
+    bar[Reg.fctrl][10...10] = 1
     // Without AV the filter would not know the card's own address.
     bar[Reg.rah0][31...31] = 1
     bar[Reg.ctrlExt][16...16] = 1
@@ -134,7 +129,6 @@ private typealias Reg = IxgbeRegister
 
   /// Transmit unit (§4.6.8), up to its rings; sizes may change only while the arbiter is off.
   private func initializeTransmit() {
-    bar[Reg.hlreg0].formUnion([.transmitCRC, .padShortFrames])
     bar[Reg.rttdcs][6...6] = 1
     for i in 0..<8 { bar[Reg.txpbsize(i)] = i == 0 ? 160 << 10 : 0 }
     bar[Reg.txpbthresh(0)] = 160 - 16
@@ -145,7 +139,7 @@ private typealias Reg = IxgbeRegister
 
   /// Receives every frame on the wire, or only those for this card.
   public func setPromiscuous(_ on: Bool) {
-    if on { bar[Reg.fctrl].insert(.promiscuous) } else { bar[Reg.fctrl].remove(.promiscuous) }
+    bar[Reg.fctrl][8...9] = on ? 0b11 : 0
   }
 
   // MARK: - Rings
@@ -154,28 +148,26 @@ private typealias Reg = IxgbeRegister
   ///
   /// - Parameters:
   ///   - id: 0 up to the number of receive queues, each once.
-  ///   - mempool: Where buffers come from; it belongs to the same thread as the queue.
+  ///   - mempool: Where buffers come from: as many as the ring has entries, each for a whole frame. It
+  ///     belongs to the same thread as the queue.
   /// - Returns: The queue, receiving.
-  /// - Throws: When the pool is too small, the queue is taken, or the device does not start the ring.
+  /// - Throws: When there is no memory for the ring, or the device does not start it.
   public func takeReceiveQueue(_ id: Int, mempool: Mempool) throws(DeviceError)
     -> IxgbeReceiveQueue
   {
+    precondition(0..<configuration.receiveQueues ~= id, "a queue that was not asked for")
     let entries = configuration.ringEntries
-    guard mempool.available >= entries, mempool.bufferSize >= configuration.maximumFrame else {
-      throw .refused(
-        "Fill a receive ring of \(pci.name)",
-        found: "\(mempool.available) buffers of \(mempool.bufferSize) bytes are free",
-        advice: "It takes \(entries) of at least \(configuration.maximumFrame) bytes.")
-    }
+    precondition(mempool.available >= entries, "a mempool with fewer buffers than the ring")
+    precondition(mempool.bufferSize >= configuration.maximumFrame, "buffers too small for a frame")
     let ring = try DescriptorRing(entries: entries, in: domain)
-    let counters = try unsafe take(id, of: configuration.receiveQueues, .receive(id))
-    let queue = unsafe IxgbeReceiveQueue(ring, self, id, counters: counters, mempool: mempool)
     let registers = IxgbeRingRegisters.receive(id)
+    let queue = unsafe IxgbeReceiveQueue(
+      ring, self, id, counters: take(registers), mempool: mempool)
     var split = bar[registers.srrctl]
     split.bufferSize = mempool.bufferSize
-    split.descriptorType = 1
-    // With several rings, one that is not served must not hold up the others.
-    split.dropsWhenEmpty = configuration.receiveQueues > 1
+    split.bits[25...27] = 1  // DESCTYPE: advanced, one buffer
+    // Drop_En: with several rings, one that is not served must not hold up the others.
+    split.bits[28...28] = configuration.receiveQueues > 1 ? 1 : 0
     bar[registers.srrctl] = split
     bar[registers.dcaRxctrl][12...12] = 0
     try start(registers, ring: queue.ring.memory)
@@ -190,12 +182,12 @@ private typealias Reg = IxgbeRegister
   ///
   /// - Parameter id: 0 up to the number of transmit queues, each once.
   /// - Returns: The queue, empty.
-  /// - Throws: When the queue is taken, or the device does not start the ring.
+  /// - Throws: When there is no memory for the ring, or the device does not start it.
   public func takeTransmitQueue(_ id: Int) throws(DeviceError) -> IxgbeTransmitQueue {
+    precondition(0..<configuration.transmitQueues ~= id, "a queue that was not asked for")
     let ring = try DescriptorRing(entries: configuration.ringEntries, in: domain)
-    let counters = try unsafe take(id, of: configuration.transmitQueues, .transmit(id))
-    let queue = unsafe IxgbeTransmitQueue(ring, self, id, counters: counters)
     let registers = IxgbeRingRegisters.transmit(id)
+    let queue = unsafe IxgbeTransmitQueue(ring, self, id, counters: take(registers))
     // PTHRESH 36, HTHRESH 8, and WTHRESH 0: a descriptor with RS is written back at once.
     bar[registers.control] = QueueControl(bits: 36 | 8 << 8)
     try start(registers, ring: queue.ring.memory)
@@ -203,16 +195,10 @@ private typealias Reg = IxgbeRegister
   }
 
   /// A queue's counters, which go on where they were when it was taken before.
-  private func take(_ id: Int, of count: Int, _ registers: IxgbeRingRegisters)
-    throws(DeviceError) -> UnsafeMutablePointer<UInt64>
-  {
-    guard 0..<count ~= id, !isStopped, ringsTaken.insert(registers.index).inserted else {
-      throw .refused(
-        "Take queue \(id) of \(pci.name)",
-        found: "the card is stopped, or the queue taken, or there "
-          + "are only \(count)", advice: "Take each queue once, and ask for enough of them.")
-    }
-    return unsafe counters(of: registers)
+  private func take(_ ring: IxgbeRingRegisters) -> UnsafeMutablePointer<UInt64> {
+    precondition(!isStopped, "a queue of a card that is stopped")
+    precondition(ringsTaken.insert(ring.index).inserted, "a queue that is taken already")
+    return unsafe counters(of: ring)
   }
 
   /// Packets, bytes and errors of a ring: written by its thread, read by any.

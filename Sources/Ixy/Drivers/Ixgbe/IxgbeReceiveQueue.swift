@@ -50,58 +50,72 @@ import Glibc
       UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset, 0)
   }
 
-  /// Appends up to `max` received packets to `batch`, as far as it has room.
+  /// Receives and sends in one pass, with no batch in memory; `body` decides on each packet.
   ///
-  /// Never blocks. With an empty mempool, frames wait in the ring.
-  @discardableResult
-  public mutating func receive(into batch: inout PacketBatch, max: Int = .max) -> Int {
-    if batch.isEmpty { batch.removeAll() }
+  /// - Parameters:
+  ///   - transmit: Where packets go; its ring limits how many are received.
+  ///   - max: The most packets to receive.
+  ///   - body: Looks at a packet, changes it, and says what becomes of it.
+  /// - Returns: The number of packets received.
+  @inlinable @inline(__always) @discardableResult
+  public mutating func forward(
+    to transmit: inout IxgbeTransmitQueue, max: Int, _ body: (inout Packet) -> Verdict
+  ) -> Int {
+    transmit.cleanUp()
+    let home = unsafe transmit.home ?? pool
+    var (end, sent, foreign) = (transmit.next, 0, UInt(0))
     if isDiscarding { next = discard(from: next) }
-    // Locals: nothing to load again in the loop.
     let (descriptors, buffers, mask) = unsafe (ring.descriptors, ring.buffers, ring.mask)
     let (pool, stack) = unsafe (pool, pool.pointee.stack)
     let longest = unsafe UInt32(truncatingIfNeeded: pool.pointee.bufferSize &- 14)
-    let wanted = min(max, batch.capacity &- batch.tail)
+    let limit = min(max, transmit.room)
     var top = unsafe pool.pointee.top
-    let bottom = top &- min(wanted, top)
-    var packet = unsafe batch.base + batch.tail
-    var i = next
-    var bytes: UInt64 = 0
-    while top != bottom {
-      // SAFETY: `i` is masked. Status, errors and length are read together, and once.
+    var (i, count) = (next, 0)
+    var (bytes, bad) = (0, 0)
+    // The body may take buffers from the pool, too: look for one each time.
+    while count < limit && top > 0 {
       let word = unsafe ixy_load64(UnsafeRawPointer(descriptors + i) + 8)
       if !IxgbeReceiveDescriptor.isWhole(word, longest: longest) {
         if word & IxgbeReceiveDescriptor.done == 0 { break }
         i = discard(from: i)
-        if isDiscarding { break }
+        bad &+= 1
+        if isDiscarding || bad > mask { break }
         continue
       }
       let length = IxgbeReceiveDescriptor.length(word)
       let hash = unsafe UInt32(truncatingIfNeeded: descriptors[i].low >> 32)
-      unsafe packet.initialize(
-        to: Packet(buffer: buffers[i], pool: pool, length: length, hash: hash))
-      unsafe packet += 1
+      var packet = unsafe Packet(buffer: buffers[i], pool: pool, length: length, hash: hash)
       top &-= 1
       let fresh = unsafe stack[top]
       unsafe buffers[i] = unsafe fresh
       unsafe rearm(i, fresh)
-      bytes &+= UInt64(length)
+      // Before the body: it may drop the packet.
+      unsafe pool.pointee.top = top
+      switch body(&packet) {
+      case .send:
+        unsafe sent &+= transmit.put(packet, at: end, home: home, foreign: &foreign)
+        end = (end &+ 1) & transmit.ring.mask
+      case .drop: _ = consume packet
+      }
+      top = unsafe pool.pointee.top
+      bytes &+= Int(length)
+      count &+= 1
       i = (i &+ 1) & mask
     }
-    let count = unsafe packet - (batch.base + batch.tail)
-    unsafe pool.pointee.top = top
-    batch.tail &+= count
     finish(at: i, count: count, bytes: bytes)
+    if end != transmit.next {
+      unsafe transmit.commit(upTo: end, bytes: sent, home: home, foreign: foreign)
+    }
     return count
   }
 
   /// Tells the device and the counters that all descriptors before `i` are its again.
   @inlinable @inline(__always)
-  mutating func finish(at i: Int, count: Int, bytes: UInt64) {
+  mutating func finish(at i: Int, count: Int, bytes: Int) {
     if i == next { return }
     next = i
     unsafe counters.count(count)
-    unsafe (counters + 1).count(Int(truncatingIfNeeded: bytes))
+    unsafe (counters + 1).count(bytes)
     doorbell.ring((i &- 1) & ring.mask)
   }
 
@@ -124,4 +138,12 @@ import Glibc
     }
     return i
   }
+}
+
+/// What a fused forward does with a packet.
+public enum Verdict {
+  /// Sends it.
+  case send
+  /// Gives its buffer back.
+  case drop
 }

@@ -4,8 +4,8 @@
 enum IxgbeRegister {
   /// Device Control, §8.2.3.1.1.
   static let ctrl = Register<DeviceControl>(at: 0x00000)
-  /// Device Status, §8.2.3.1.2.
-  static let status = Register<DeviceStatus>(at: 0x00008)
+  /// Device Status, §8.2.3.1.2: PCIe Master Enable Status in bit 19, requests may be on their way.
+  static let status = Register<UInt32>(at: 0x00008)
   /// Extended Device Control: NS_DIS in bit 16 keeps no-snoop off the bus.
   static let ctrlExt = Register<UInt32>(at: 0x00018)
   /// Extended SDP Control: on SFP cards pin 3 switches the laser off.
@@ -15,8 +15,9 @@ enum IxgbeRegister {
   /// Extended Interrupt Mask Clear, for the causes of EICR.
   static let eimc = Register<UInt32>(at: 0x00888)
 
-  /// Auto-Negotiation Control: the link of the 82599.
-  static let autoc = Register<AutoNegotiationControl>(at: 0x042A0)
+  /// Auto-Negotiation Control, the link of the 82599: LMS in bits 15:13 (3 is 10 Gbit/s serial, SFI, as
+  /// SFP+ modules want it), Restart_AN in bit 12.
+  static let autoc = Register<UInt32>(at: 0x042A0)
   /// MAC Core Control 0: checksums, padding and long frames.
   static let hlreg0 = Register<MACControl>(at: 0x04240)
   /// Max Frame Size, in bits 31:16, with FCS.
@@ -28,8 +29,8 @@ enum IxgbeRegister {
   static let rxctrl = Register<UInt32>(at: 0x03000)
   /// Receive Packet Buffer Size of buffer `n`, §8.2.3.8.9: KiB in bits 19:10.
   static func rxpbsize(_ n: Int) -> Register<UInt32> { Register(at: 0x03C00 + 4 * n) }
-  /// Filter Control.
-  static let fctrl = Register<FilterControl>(at: 0x05080)
+  /// Filter Control: BAM in bit 10 (broadcast), UPE and MPE in bits 9:8 (all unicast, all multicast).
+  static let fctrl = Register<UInt32>(at: 0x05080)
   /// Receive Address 0, high: the last two bytes, and AV (address valid) in bit 31.
   static let rah0 = Register<UInt32>(at: 0x05404)
   /// Security Receive Control: RX_DIS in bit 1.
@@ -92,32 +93,14 @@ struct DeviceControl: OptionSet, RegisterValue {
   static let deviceReset = Self(rawValue: 1 << 26)
 }
 
-/// Device Status, §8.2.3.1.2.
-struct DeviceStatus: OptionSet, RegisterValue {
-  let rawValue: UInt32
-  /// PCIe Master Enable Status: requests may still be on their way.
-  static let masterEnabled = Self(rawValue: 1 << 19)
-}
-
-/// Auto-Negotiation Control.
-struct AutoNegotiationControl: RegisterValue {
-  var bits: UInt32
-  /// LMS: 3 is 10 Gbit/s serial (SFI), as SFP+ modules want it.
-  var linkMode: UInt32 {
-    get { bits[13...15] }
-    set { bits[13...15] = newValue }
-  }
-  /// Restart_AN: starts the link anew; clears itself.
-  static let restart: UInt32 = 1 << 12
-}
-
 /// MAC Core Control 0.
 struct MACControl: OptionSet, RegisterValue {
   let rawValue: UInt32
-  static let transmitCRC = Self(rawValue: 1 << 0)
-  static let stripCRC = Self(rawValue: 1 << 1)
+  /// TXCRCEN and RXCRCSTRP: the FCS is the card's business.
+  static let ownFCS = Self(rawValue: 0b11)
   /// JUMBOEN: frames up to MAXFRS, and not up to 1,518 bytes.
   static let jumbo = Self(rawValue: 1 << 2)
+  /// TXPADEN: short frames grow to 60 bytes.
   static let padShortFrames = Self(rawValue: 1 << 10)
 }
 
@@ -134,15 +117,6 @@ struct ReceiveDMAControl: RegisterValue {
   }
 }
 
-/// Filter Control.
-struct FilterControl: OptionSet, RegisterValue {
-  let rawValue: UInt32
-  /// MPE and UPE: all multicast, all unicast frames.
-  static let promiscuous = Self(rawValue: 0b11 << 8)
-  /// BAM: broadcast frames.
-  static let broadcast = Self(rawValue: 1 << 10)
-}
-
 /// Split Receive Control, §8.2.3.8.7.
 struct SplitReceiveControl: RegisterValue {
   var bits: UInt32
@@ -150,16 +124,6 @@ struct SplitReceiveControl: RegisterValue {
   var bufferSize: Int {
     get { Int(bits[0...4]) * 1024 }
     set { bits[0...4] = UInt32(newValue / 1024) }
-  }
-  /// DESCTYPE: 1 is advanced descriptors with one buffer each.
-  var descriptorType: UInt32 {
-    get { bits[25...27] }
-    set { bits[25...27] = newValue }
-  }
-  /// Drop_En: a frame for an empty ring is dropped, and does not hold up those for other rings.
-  var dropsWhenEmpty: Bool {
-    get { bits[28...28] == 1 }
-    set { bits[28...28] = newValue ? 1 : 0 }
   }
 }
 

@@ -51,26 +51,6 @@ import Glibc
     @inlinable @inline(__always) get { (clean &- next &- 1) & ring.mask }
   }
 
-  /// Takes as many packets from the front of `batch` as the ring has room for; the rest stay in it.
-  @discardableResult
-  public mutating func transmit(_ batch: inout PacketBatch) -> Int {
-    cleanUp()
-    let count = min(batch.count, room)
-    if count == 0 { return 0 }
-    var packet = unsafe batch.base + batch.head
-    let end = unsafe packet + count
-    let home = unsafe self.home ?? packet.pointee.pool
-    var (i, bytes, foreign) = (next, 0, UInt(0))
-    while unsafe packet != end {
-      unsafe bytes &+= put(packet.move(), at: i, home: home, foreign: &foreign)
-      unsafe packet += 1
-      i = (i &+ 1) & ring.mask
-    }
-    batch.head &+= count
-    unsafe commit(upTo: i, bytes: bytes, home: home, foreign: foreign)
-    return count
-  }
-
   /// Writes one descriptor, and notes whose buffer it has; the device is not told yet.
   ///
   /// - Parameters:

@@ -1,75 +1,73 @@
 import CIxy
 
 extension IxgbeReceiveQueue: ReceiveQueue {
-  /// Receives and sends in one pass, with no batch in memory; `body` decides on each packet.
+  /// Appends up to `max` received packets to `batch`, as far as it has room.
   ///
-  /// - Parameters:
-  ///   - transmit: Where packets go; its ring limits how many are received.
-  ///   - max: The most packets to receive.
-  ///   - body: Looks at a packet, changes it, and says what becomes of it.
-  /// - Returns: The number of packets received.
-  @inlinable @inline(__always) @discardableResult
-  public mutating func forward(
-    to transmit: inout IxgbeTransmitQueue, max: Int, _ body: (inout Packet) -> Verdict
-  ) -> Int {
-    transmit.cleanUp()
-    let home = unsafe transmit.home ?? pool
-    var (end, sent, foreign) = (transmit.next, 0, UInt(0))
+  /// Never blocks. With an empty mempool, frames wait in the ring.
+  @discardableResult
+  public mutating func receive(into batch: inout PacketBatch, max: Int = .max) -> Int {
+    if batch.isEmpty { batch.removeAll() }
     if isDiscarding { next = discard(from: next) }
+    // Locals: nothing to load again in the loop.
     let (descriptors, buffers, mask) = unsafe (ring.descriptors, ring.buffers, ring.mask)
     let (pool, stack) = unsafe (pool, pool.pointee.stack)
     let longest = unsafe UInt32(truncatingIfNeeded: pool.pointee.bufferSize &- 14)
-    let limit = min(max, transmit.room)
+    let wanted = min(max, batch.capacity &- batch.tail)
     var top = unsafe pool.pointee.top
-    var i = next
-    var count = 0
-    var bytes: UInt64 = 0
-    // The body may take buffers from the pool, too: look for one each time.
-    while count < limit && top > 0 {
+    let bottom = top &- min(wanted, top)
+    var packet = unsafe batch.base + batch.tail
+    var (i, bytes, bad) = (next, 0, 0)
+    while top != bottom {
+      // SAFETY: `i` is masked. Status, errors and length are read together, and once.
       let word = unsafe ixy_load64(UnsafeRawPointer(descriptors + i) + 8)
       if !IxgbeReceiveDescriptor.isWhole(word, longest: longest) {
         if word & IxgbeReceiveDescriptor.done == 0 { break }
         i = discard(from: i)
-        if isDiscarding { break }
+        bad &+= 1
+        if isDiscarding || bad > mask { break }
         continue
       }
       let length = IxgbeReceiveDescriptor.length(word)
       let hash = unsafe UInt32(truncatingIfNeeded: descriptors[i].low >> 32)
-      var packet = unsafe Packet(buffer: buffers[i], pool: pool, length: length, hash: hash)
+      unsafe packet.initialize(
+        to: Packet(buffer: buffers[i], pool: pool, length: length, hash: hash))
+      unsafe packet += 1
       top &-= 1
       let fresh = unsafe stack[top]
       unsafe buffers[i] = unsafe fresh
       unsafe rearm(i, fresh)
-      // Before the body: it may drop the packet.
-      unsafe pool.pointee.top = top
-      switch body(&packet) {
-      case .send:
-        unsafe sent &+= transmit.put(packet, at: end, home: home, foreign: &foreign)
-        end = (end &+ 1) & transmit.ring.mask
-      case .drop: _ = consume packet
-      }
-      top = unsafe pool.pointee.top
-      bytes &+= UInt64(length)
-      count &+= 1
+      bytes &+= Int(length)
       i = (i &+ 1) & mask
     }
+    let count = unsafe packet - (batch.base + batch.tail)
+    unsafe pool.pointee.top = top
+    batch.tail &+= count
     finish(at: i, count: count, bytes: bytes)
-    if end != transmit.next {
-      unsafe transmit.commit(upTo: end, bytes: sent, home: home, foreign: foreign)
-    }
     return count
   }
 }
 
-/// What a fused forward does with a packet.
-public enum Verdict {
-  /// Sends it.
-  case send
-  /// Gives its buffer back.
-  case drop
-}
-
 extension IxgbeTransmitQueue: TransmitQueue {
+  /// Takes as many packets from the front of `batch` as the ring has room for; the rest stay in it.
+  @discardableResult
+  public mutating func transmit(_ batch: inout PacketBatch) -> Int {
+    cleanUp()
+    let count = min(batch.count, room)
+    if count == 0 { return 0 }
+    var packet = unsafe batch.base + batch.head
+    let end = unsafe packet + count
+    let home = unsafe self.home ?? packet.pointee.pool
+    var (i, bytes, foreign) = (next, 0, UInt(0))
+    while unsafe packet != end {
+      unsafe bytes &+= put(packet.move(), at: i, home: home, foreign: &foreign)
+      unsafe packet += 1
+      i = (i &+ 1) & ring.mask
+    }
+    batch.head &+= count
+    unsafe commit(upTo: i, bytes: bytes, home: home, foreign: foreign)
+    return count
+  }
+
   /// Sends one packet, or hands it back when the ring is full.
   public mutating func transmit(_ packet: consuming Packet) -> Packet? {
     cleanUp()
