@@ -1,24 +1,41 @@
 import Ixy
 
+/// One mapping of a `DMATable`, to translate many addresses without a call.
+///
+/// Valid as long as the table's `generation` is the one that it was taken at.
+@safe struct DMAWindow {
+  var iova: UInt64 = 0
+  var size: UInt64 = 0
+  var base: UnsafeMutableRawPointer?
+  var isWritable = false
+
+  /// Where `count` bytes from `iova` are; nil when not all of them are in this mapping.
+  @inline(__always)
+  func pointer(to iova: UInt64, count: Int) -> UnsafeMutableRawPointer? {
+    let offset = iova &- self.iova
+    guard offset < size, size &- offset >= UInt64(truncatingIfNeeded: count) else { return nil }
+    return unsafe base.map { unsafe $0 + Int(truncatingIfNeeded: offset) }
+  }
+}
+
 /// The memory that an emulated device may reach, as an IOMMU would have it.
 ///
 /// An access outside it, or a write to what is read-only, is refused, counted and shown.
 @safe public final class DMATable: DMAMapper {
-  @safe private struct Entry {
-    var iova: UInt64
-    var size: UInt64
-    var base: UnsafeMutableRawPointer
-    var isWritable: Bool
-    var release: (() -> Void)?
-  }
-
   /// In ascending order of IOVA, without overlap.
-  private var entries: [Entry] = []
-  private var lastHit = 0
+  private var windows: [DMAWindow] = []
+  /// What to call when a mapping goes: one for each window.
+  private var releases: [(() -> Void)?] = []
+  /// The window that the last access hit; most hit it again.
+  private var last = DMAWindow()
 
+  /// Changes whenever a mapping comes or goes: pointers that were kept are then void.
+  private(set) var generation: UInt64 = 1
   /// The number of accesses that were refused.
   public private(set) var violations: UInt64 = 0
   /// Called with the address and size of an access that is refused.
+  ///
+  /// It must leave the table as it is.
   public var onViolation: ((_ iova: UInt64, _ size: Int, _ isWrite: Bool) -> Void)?
 
   /// A table with nothing in it.
@@ -27,7 +44,7 @@ import Ixy
   deinit { unmapAll() }
 
   /// The number of mappings.
-  public var count: Int { entries.count }
+  public var count: Int { windows.count }
 
   /// All 64 bits: a table translates anything.
   public var usableIOVAs: [ClosedRange<UInt64>] { [0 ... .max] }
@@ -36,21 +53,26 @@ import Ixy
   public func map(
     file: Int32, offset: Int, base: UnsafeMutableRawPointer, iova: UInt64, size: Int
   ) throws(DeviceError) {
-    try unsafe map(iova: iova, size: size, base: base, isWritable: true)
+    unsafe try map(iova: iova, size: size, base: base, isWritable: true)
   }
 
   /// Maps `size` bytes at `base` to `iova`.
   ///
-  /// - Parameter release: Called when the mapping goes, and when it is refused.
+  /// - Parameters:
+  ///   - iova: Where the device sees it.
+  ///   - size: Its length in bytes.
+  ///   - base: Where it is in this process.
+  ///   - isWritable: Whether the device may write to it.
+  ///   - release: Called when the mapping goes, and when it is refused.
   /// - Throws: `DeviceError.refused` when the range is empty, wraps or overlaps another.
   public func map(
     iova: UInt64, size: Int, base: UnsafeMutableRawPointer, isWritable: Bool,
     release: (() -> Void)? = nil
   ) throws(DeviceError) {
-    let place = entries.firstIndex { $0.iova > iova } ?? entries.count
+    let place = firstIndex(above: iova)
     let (end, wraps) = iova.addingReportingOverflow(UInt64(max(size, 0)))
-    let hitsLast = place > 0 && iova - entries[place - 1].iova < entries[place - 1].size
-    let hitsNext = place < entries.count && end > entries[place].iova
+    let hitsLast = place > 0 && iova - windows[place - 1].iova < windows[place - 1].size
+    let hitsNext = place < windows.count && end > windows[place].iova
     guard size > 0, !wraps, !hitsLast, !hitsNext else {
       release?()
       throw .refused(
@@ -58,11 +80,11 @@ import Ixy
         found: size <= 0 || wraps ? "that is no range" : "it overlaps another mapping",
         advice: "")
     }
-    unsafe entries.insert(
-      Entry(
-        iova: iova, size: UInt64(size), base: base, isWritable: isWritable, release: release),
-      at: place)
-    lastHit = place
+    let window = unsafe DMAWindow(
+      iova: iova, size: UInt64(size), base: base, isWritable: isWritable)
+    windows.insert(window, at: place)
+    releases.insert(release, at: place)
+    generation += 1
   }
 
   /// Takes a mapping away, which must be one that was made with the same range.
@@ -70,21 +92,28 @@ import Ixy
 
   /// Takes a mapping away; false when there is none with just this range.
   public func remove(iova: UInt64, size: Int) -> Bool {
-    guard
-      let place = entries.firstIndex(where: { $0.iova == iova && $0.size == size })
-    else { return false }
-    lastHit = 0
-    let entry = entries.remove(at: place)
-    entry.release?()
+    let place = firstIndex(above: iova) - 1
+    guard place >= 0, windows[place].iova == iova, windows[place].size == size else {
+      return false
+    }
+    forget()
+    windows.remove(at: place)
+    releases.remove(at: place)?()
     return true
   }
 
   /// Takes every mapping away.
   public func unmapAll() {
-    let old = entries
-    entries = []
-    lastHit = 0
-    for entry in old { entry.release?() }
+    let old = releases
+    forget()
+    windows = []
+    releases = []
+    for release in old { release?() }
+  }
+
+  private func forget() {
+    last = DMAWindow()
+    generation += 1
   }
 
   /// Where the device finds `count` bytes from `iova`, if all of them are in one mapping.
@@ -93,7 +122,9 @@ import Ixy
   public func pointer(to iova: UInt64, count: Int, forWriting: Bool)
     -> UnsafeMutableRawPointer?
   {
-    if let (pointer, room) = unsafe find(iova, forWriting: forWriting), room >= count {
+    if let window = window(at: iova, forWriting: forWriting),
+      let pointer = unsafe window.pointer(to: iova, count: count)
+    {
       return unsafe pointer
     }
     refuse(iova, count, forWriting)
@@ -126,40 +157,42 @@ import Ixy
     var done = 0
     while done < count {
       let at = iova &+ UInt64(done)
-      guard let (pointer, room) = unsafe find(at, forWriting: forWriting) else {
+      guard let window = window(at: at, forWriting: forWriting) else {
         refuse(at, count - done, forWriting)
         return false
       }
-      let size = min(room, count - done)
+      let room = window.size &- (at &- window.iova)
+      let size = Int(min(room, UInt64(count - done)))
+      guard let pointer = unsafe window.pointer(to: at, count: size) else { return false }
       unsafe body(pointer, done, size)
       done += size
     }
     return true
   }
 
+  /// The mapping that has the byte at `iova`, if the access is allowed; a miss is not counted.
   @inline(__always)
-  private func find(_ iova: UInt64, forWriting: Bool)
-    -> (pointer: UnsafeMutableRawPointer, room: Int)?
-  {
-    // Most accesses hit the mapping that the last one hit.
-    if lastHit >= entries.count || iova &- entries[lastHit].iova >= entries[lastHit].size {
-      guard search(iova) else { return nil }
-    }
-    let entry = entries[lastHit]
-    if forWriting && !entry.isWritable { return nil }
-    let offset = iova &- entry.iova
-    return unsafe (entry.base + Int(offset), Int(entry.size &- offset))
+  func window(at iova: UInt64, forWriting: Bool) -> DMAWindow? {
+    if iova &- last.iova >= last.size && !search(iova) { return nil }
+    return forWriting && !last.isWritable ? nil : last
   }
 
+  @inline(never)
   private func search(_ iova: UInt64) -> Bool {
-    var (low, high) = (0, entries.count)
+    let place = firstIndex(above: iova) - 1
+    guard place >= 0, iova - windows[place].iova < windows[place].size else { return false }
+    last = windows[place]
+    return true
+  }
+
+  /// The index of the first window that starts after `iova`.
+  private func firstIndex(above iova: UInt64) -> Int {
+    var (low, high) = (0, windows.count)
     while low < high {
       let middle = (low + high) / 2
-      if entries[middle].iova <= iova { low = middle + 1 } else { high = middle }
+      if windows[middle].iova <= iova { low = middle + 1 } else { high = middle }
     }
-    guard low > 0, iova - entries[low - 1].iova < entries[low - 1].size else { return false }
-    lastHit = low - 1
-    return true
+    return low
   }
 
   @inline(never)
