@@ -5,16 +5,23 @@ import Ixy
 /// The 128 KiB of register storage of a card, in a memfd so that pages of it can be shared.
 ///
 /// Only storage: what a read or a write sets off is decided elsewhere. Every access is volatile, because a
-/// driver may write the shared pages at any time; what is read from them is input, read once.
+/// driver may write the shared pages at any time; what is read from them is input, read once. Who has the
+/// file can map all of it, so that holds for every word.
 @safe final class RegisterFile {
   /// The bytes of storage.
   static let size = 128 << 10
+  /// What Glibc hides: MFD_ALLOW_SEALING, F_ADD_SEALS, and the seals against a change of size or of seals.
+  private static let (allowSealing, addSeals, seals) = (2 as UInt32, 1033 as Int32, 7 as Int32)
   let file: FileDescriptor
   let base: UnsafeMutableRawPointer
 
   init() throws(DeviceError) {
-    file = FileDescriptor(owning: unsafe ixy_memfd("82599", IXY_MEMFD_CLOEXEC))
-    guard file.number >= 0, ftruncate(file.number, Self.size) == 0 else {
+    file = FileDescriptor(
+      owning: unsafe ixy_memfd("82599", IXY_MEMFD_CLOEXEC | Self.allowSealing))
+    // Sealed: who gets the file could otherwise shrink it, and our next access would be fatal.
+    guard file.number >= 0, ftruncate(file.number, Self.size) == 0,
+      fcntl(file.number, Self.addSeals, Self.seals) == 0
+    else {
       throw .system("Make a register file", errno: errno, advice: "")
     }
     let protection = PROT_READ | PROT_WRITE
