@@ -1,0 +1,140 @@
+/// What was last seen of the register pages that a driver may have mapped.
+///
+/// A driver's write to these pages makes no call: it is found by comparing. Counters and what the card
+/// itself writes are not compared; they are shadows, which a driver that maps the pages sees late.
+struct SharedRegisters {
+  /// The pages with all registers of the queues.
+  static let pages = [0x1000..<0x2000, 0x6000..<0x8000, 0xD000..<0xE000]
+
+  /// The first register of a receive queue.
+  @inline(__always) static func receive(_ queue: Int) -> Int {
+    queue < 64 ? 0x1000 + 0x40 * queue : 0xD000 + 0x40 * (queue - 64)
+  }
+
+  /// The first register of a transmit queue.
+  @inline(__always) static func transmit(_ queue: Int) -> Int { 0x6000 + 0x40 * queue }
+
+  let isOn: Bool
+  /// The registers that are compared, in ascending order.
+  let compared: [Int]
+  private var seen: [UInt32]
+  private(set) var receiveQueues: [Int] = []
+  private(set) var transmitQueues: [Int] = []
+
+  init(map: RegisterMap, isOn: Bool) {
+    self.isOn = isOn
+    let offsets = map.blocks.filter { $0.kind == .readWrite }.flatMap(\.offsets)
+    compared = offsets.filter { offset in Self.pages.contains { $0.contains(offset) } }.sorted()
+    seen = [UInt32](repeating: 0, count: isOn ? RegisterFile.size / 4 : 0)
+  }
+
+  /// The value of a register is known to be `value`.
+  @inline(__always) mutating func latch(_ offset: Int, _ value: UInt32) {
+    if isOn { seen[offset >> 2] = value }
+  }
+
+  /// Whether a register holds something else than was last seen.
+  @inline(__always) func differs(_ offset: Int, _ value: UInt32) -> Bool {
+    seen[offset >> 2] != value
+  }
+
+  /// The place in `compared`, from `start` on, of a register that holds something new; nil at the end.
+  func nextDifference(from start: Int, in registers: RegisterFile) -> Int? {
+    var place = start
+    while place < compared.count {
+      let offset = compared[place]
+      if registers[offset] != seen[offset >> 2] { return place }
+      place += 1
+    }
+    return nil
+  }
+
+  /// What was last seen of a register.
+  func lastSeen(_ offset: Int) -> UInt32 { seen[offset >> 2] }
+
+  /// After a reset: everything is as it is, and no queue is on.
+  mutating func latchAll(_ registers: RegisterFile) {
+    (receiveQueues, transmitQueues) = ([], [])
+    for offset in compared { latch(offset, registers[offset]) }
+  }
+
+  /// The card has moved the heads of the queues.
+  mutating func latchHeads(_ registers: RegisterFile) {
+    guard isOn else { return }
+    for queue in receiveQueues {
+      let head = Self.receive(queue) + 0x10
+      latch(head, registers[head])
+    }
+    for queue in transmitQueues {
+      let head = Self.transmit(queue) + 0x10
+      latch(head, registers[head])
+    }
+  }
+
+  mutating func receiveQueue(_ queue: Int, isOn: Bool) {
+    receiveQueues.removeAll { $0 == queue }
+    if isOn { receiveQueues.append(queue) }
+  }
+
+  mutating func transmitQueue(_ queue: Int, isOn: Bool) {
+    transmitQueues.removeAll { $0 == queue }
+    if isOn { transmitQueues.append(queue) }
+  }
+}
+
+extension NIC82599 {
+  /// Steps between two looks at all of the shared pages.
+  private static let stepsPerScan = 256
+
+  /// Takes in everything that a driver has written to the shared pages, as if by message.
+  public func takeSharedWrites() {
+    guard shared.isOn else { return }
+    stepsToScan = Self.stepsPerScan
+    var start = 0
+    while let place = shared.nextDifference(from: start, in: registers) {
+      takeSharedWrite(at: shared.compared[place])
+      start = place + 1
+    }
+  }
+
+  /// Takes in the tails of the queues that are on; now and then, everything.
+  func takeTails() {
+    guard shared.isOn else { return }
+    stepsToScan -= 1
+    if stepsToScan <= 0 { return takeSharedWrites() }
+    for queue in shared.receiveQueues {
+      let offset = SharedRegisters.receive(queue) + 0x18
+      let tail = registers[offset]
+      if shared.differs(offset, tail) {
+        shared.latch(offset, tail)
+        receiver.setTail(queue: queue, tail & 0xFFFF)
+      }
+    }
+    for queue in shared.transmitQueues {
+      let offset = SharedRegisters.transmit(queue) + 0x18
+      let tail = registers[offset]
+      if shared.differs(offset, tail) {
+        shared.latch(offset, tail)
+        transmitter.setTail(queue: queue, tail & 0xFFFF)
+      }
+    }
+  }
+
+  private func takeSharedWrite(at offset: Int) {
+    guard let (block, index, home, twin) = map.find(offset) else { return }
+    let value = registers[offset]
+    let old = shared.lastSeen(offset)
+    let new = old & ~block.writable | value & block.writable
+    store(new, at: home, twin: twin)
+    guard new != old else { return }
+    wasWritten(block.effect, index, home: home, old: old, new: new, raw: value)
+    // A ring that moves while its queue is on: the queue was off in between, unseen.
+    if block.effect == .receiveRing, shared.receiveQueues.contains(index) {
+      receiver.disable(queue: index)
+      receiver.enable(queue: index)
+    } else if block.effect == .transmitRing, shared.transmitQueues.contains(index) {
+      transmitter.disable(queue: index)
+      transmitter.enable(queue: index)
+    }
+  }
+}
