@@ -9,7 +9,10 @@ public struct MACAddress: Equatable, Hashable, Sendable, CustomStringConvertible
   /// Parses `02:00:00:00:00:01`; nil when it is not six hexadecimal bytes.
   public init?(_ text: some StringProtocol) {
     let parts = text.split(separator: ":", omittingEmptySubsequences: false)
-    let bytes = parts.compactMap { $0.utf8.count == 2 ? UInt8($0, radix: 16) : nil }
+    // The integer's own parser takes a sign.
+    let bytes = parts.compactMap { part in
+      part.utf8.count == 2 && part.allSatisfy(\.isHexDigit) ? UInt8(part, radix: 16) : nil
+    }
     guard bytes.count == 6, parts.count == 6 else { return nil }
     self.init(bits: bytes.reduce(0) { $0 << 8 | UInt64($1) })
   }

@@ -1,0 +1,81 @@
+import Emulation
+import Testing
+
+@testable import Ixy
+
+@Suite struct DMADomainTests {
+  @Test func `memory is aligned as asked for`() throws {
+    let (domain, _) = try testDomain()
+    _ = try domain.allocate(3)
+    for alignment in [128, 512, 4096] {
+      let memory = try domain.allocate(100, alignment: alignment)
+      #expect(memory.iova % UInt64(alignment) == 0)
+      #expect(UInt(bitPattern: memory.base) % UInt(alignment) == 0)
+    }
+  }
+
+  @Test func `every byte lies at one constant and its IOVA`() throws {
+    let (domain, _) = try testDomain()
+    let first = try domain.allocate(1000)
+    let second = try domain.allocate(5 << 20)
+    let offsets = [
+      first.iova &- UInt64(UInt(bitPattern: first.base)),
+      second.iova &- UInt64(UInt(bitPattern: second.base)),
+    ]
+    #expect(offsets[0] == offsets[1])
+  }
+
+  @Test func `small pieces share a block`() throws {
+    let (domain, table) = try testDomain()
+    let first = try domain.allocate(8192)
+    let second = try domain.allocate(8192)
+    #expect(table.count == 1)
+    #expect(second.iova >= first.iova + 8192)
+  }
+
+  @Test func `a block goes with its last piece`() throws {
+    let (domain, table) = try testDomain()
+    do {
+      let first = try domain.allocate(8192)
+      #expect(first.size == 8192 && table.count == 1)
+    }
+    #expect(table.count == 0)
+  }
+
+  @Test func `a device that comes later sees what is there`() throws {
+    let (domain, _) = try testDomain()
+    let memory = try domain.allocate(64)
+    let late = DMATable()
+    try domain.attach(late)
+    #expect(late.pointer(to: memory.iova, count: 64, forWriting: true) == memory.base)
+  }
+
+  @Test func `IOVAs avoid what a device cannot reach`() throws {
+    let domain = DMADomain()
+    let narrow = NarrowMapper([0...0x3F_FFFF, 0x100_0000...0x7F_FFFF_FFFF])
+    try domain.attach(narrow)
+    let first = try domain.allocate(2 << 20)
+    let second = try domain.allocate(2 << 20)
+    #expect(first.iova == 0x20_0000)
+    #expect(second.iova == 0x100_0000)
+  }
+
+  @Test func `no room that every device reaches is an error`() throws {
+    let domain = DMADomain()
+    let narrow = NarrowMapper([0...0xFFFF])
+    try domain.attach(narrow)
+    #expect(throws: DeviceError.self) { _ = try domain.allocate(64) }
+  }
+}
+
+private final class NarrowMapper: DMAMapper {
+  let usableIOVAs: [ClosedRange<UInt64>]
+
+  init(_ ranges: [ClosedRange<UInt64>]) { usableIOVAs = ranges }
+
+  func map(
+    file: Int32, offset: Int, base: UnsafeMutableRawPointer, iova: UInt64, size: Int
+  ) throws(DeviceError) {}
+
+  func unmap(iova: UInt64, size: Int) {}
+}
