@@ -28,7 +28,9 @@ public protocol EthernetDevice: AnyObject {
   /// Whether there is a link, and how fast.
   func link() throws(DeviceError) -> Link
   /// Receives every frame on the wire, or only those for this card.
-  func setPromiscuous(_ on: Bool)
+  ///
+  /// - Throws: When the card has to be asked (virtio), and refuses or does not answer.
+  func setPromiscuous(_ on: Bool) throws(DeviceError)
   /// Everything counted since the card was opened.
   func statistics() -> Statistics
   /// Stops the card: no more DMA, bus mastering off. Also done when the device is dropped.

@@ -30,8 +30,10 @@ extension UnsafeMutablePointer<PoolState> {
 @safe public final class Mempool {
   /// The default size of a buffer in bytes: a frame of an MTU of 1,500.
   public static let defaultBufferSize = 2048
+  /// Bytes before each buffer that are nobody's: a device's own header before the frame may lie there.
+  ///
   /// Buffers of 2,048 bytes back to back would put every packet's first line into few cache sets.
-  private static let gap = 64
+  @usableFromInline static let headroom = 64
 
   /// The number of buffers that the pool was made with.
   public private(set) var capacity = 0
@@ -49,7 +51,7 @@ extension UnsafeMutablePointer<PoolState> {
     throws(DeviceError)
   {
     precondition(buffers > 0 && bufferSize > 0 && bufferSize % 1024 == 0 && bufferSize <= 16384)
-    let stride = bufferSize + Self.gap
+    let stride = bufferSize + Self.headroom
     let stack = UnsafeMutablePointer<Buffer>.allocate(capacity: buffers)
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(to: PoolState(stack: stack, bufferSize: bufferSize))
@@ -58,7 +60,8 @@ extension UnsafeMutablePointer<PoolState> {
       let count = min(buffers - capacity, domain.largestBlock / stride)
       let memory = try domain.allocate(count * stride)
       unsafe state.pointee.iovaOffset = memory.iova &- UInt64(UInt(bitPattern: memory.base))
-      for i in 0..<count { unsafe (stack + capacity + i).initialize(to: memory.base + i * stride) }
+      let first = unsafe memory.base + Self.headroom
+      for i in 0..<count { unsafe (stack + capacity + i).initialize(to: first + i * stride) }
       blocks.append(memory.block)
       capacity += count
       unsafe state.pointee.top = capacity
