@@ -33,8 +33,25 @@ public protocol EthernetDevice: AnyObject {
   func setPromiscuous(_ on: Bool) throws(DeviceError)
   /// Everything counted since the card was opened.
   func statistics() -> Statistics
+  /// Sets up an interrupt for each receive queue and one for the link, all in one call.
+  ///
+  /// To be called once, before the first queue is taken. Each stays silent until it is enabled.
+  ///
+  /// - Parameter throttle: The shortest time between two interrupts of a queue.
+  /// - Returns: The interrupts; they may go to the threads of their queues.
+  /// - Throws: `DeviceError.refused` when the card or the way to it has none.
+  func enableInterrupts(throttle: Duration) throws(DeviceError) -> DeviceInterrupts
   /// Stops the card: no more DMA, bus mastering off. Also done when the device is dropped.
   func stop()
+}
+
+extension EthernetDevice {
+  /// Refuses: this driver only polls.
+  public func enableInterrupts(throttle: Duration) throws(DeviceError) -> DeviceInterrupts {
+    throw .refused(
+      "Set up interrupts of \(name)", found: "the driver \(driverName) has none",
+      advice: "Poll: --interrupts off")
+  }
 }
 
 /// What a port's cable says.

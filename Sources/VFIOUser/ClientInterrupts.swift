@@ -20,11 +20,7 @@ extension VFIOUserDevice: InterruptingDevice {
       try send(
         SetIRQs(.trigger, .eventFD, index: kind.rawValue, start: start, count: part.count), part)
     }
-    switch kind {
-    case .intx: break
-    case .msi: try setFlag(1 << 0, ofCapability: 0x05, to: !eventFDs.isEmpty)
-    case .msix: try setFlag(1 << 15, ofCapability: 0x11, to: !eventFDs.isEmpty)
-    }
+    try switchInterrupts(kind, on: !eventFDs.isEmpty)
   }
 
   /// Lets INTx signal again after one interrupt; its line masks itself.
@@ -34,21 +30,5 @@ extension VFIOUserDevice: InterruptingDevice {
 
   private func send(_ request: SetIRQs, _ files: [Int32]) throws(DeviceError) {
     _ = try server.call(.setIRQs, request.payload, files: files)
-  }
-
-  /// Changes a bit in the control word of a capability, two bytes behind its id, if the device has it.
-  private func setFlag(_ flag: UInt32, ofCapability wanted: UInt32, to isOn: Bool)
-    throws(DeviceError)
-  {
-    var offset = try Int(readConfig(0x34, width: 1)) & 0xFC
-    // Config space has room for no more of them; a chain that is longer goes in circles.
-    for _ in 0..<48 where offset >= 0x40 {
-      let header = try readConfig(offset, width: 4)
-      if header & 0xFF == wanted {
-        let control = header >> 16
-        return try writeConfig(isOn ? control | flag : control & ~flag, to: offset + 2, width: 2)
-      }
-      offset = Int(header >> 8) & 0xFC
-    }
   }
 }

@@ -1,5 +1,6 @@
 // Living with files and sockets of other processes.
 #pragma once
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 // poll() with a timeout in nanoseconds; Glibc's ppoll hides behind a macro that the importer does not set.
