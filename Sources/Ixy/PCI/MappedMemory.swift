@@ -17,6 +17,8 @@ extension DMADomain {
   /// Lets a device see all memory of the domain, now and later, as long as `mapper` lives.
   public func attach(_ mapper: any DMAMapper) throws(DeviceError) {
     let list = mappers as? MapperList ?? MapperList()
+    // A card that is opened once more sees it already.
+    if list.mappers.contains(where: { $0 === mapper }) { return }
     mappers = list
     mapBlock = { block throws(DeviceError) in try list.map(block) }
     unmapBlock = { list.unmap($0) }
