@@ -5,16 +5,17 @@ import Testing
 
 /// The ixgbe driver and an emulated card with a wire that the test holds, in one thread.
 final class IxgbeTestBench {
-  let domain = DMADomain()
+  let domain: DMADomain
   let wire = TestWire()
   let model: NIC82599
   let device: IxgbeDevice
   let pool: Mempool
 
   init(
-    family: NIC82599.Family = .i82599, buffers: Int = 2048,
+    domain: DMADomain = DMADomain(), family: NIC82599.Family = .i82599, buffers: Int = 2048,
     _ change: (inout DeviceConfiguration) -> Void = { _ in }
   ) throws {
+    self.domain = domain
     var configuration = DeviceConfiguration()
     configuration.ringEntries = 64
     change(&configuration)
