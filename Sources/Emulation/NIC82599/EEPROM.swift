@@ -12,11 +12,14 @@ struct EEPROM {
   private var writeRegister: UInt32 = 0
 
   /// The content of a card with this address.
-  init(mac: MACAddress) {
+  init(mac: MACAddress, family: NIC82599.Family) {
     for place in 0..<0x40 { words[place] = 0 }
-    for i in 0..<3 { words[i] = UInt16(mac[2 * i]) | UInt16(mac[2 * i + 1]) << 8 }
+    // An X550's driver takes word 2 for a pointer to a section.
+    if family != .x550 {
+      for i in 0..<3 { words[i] = UInt16(mac[2 * i]) | UInt16(mac[2 * i + 1]) << 8 }
+    }
     for pointer in 0x03...0x0E { words[pointer] = 0xFFFF }  // sections, all absent
-    // X540 drivers add words 40 and 41 to the sum.
+    // Drivers of the X540 and X550 may add words 40 and 41 to the sum.
     (words[0x40], words[0x41]) = (0, 0)
     words[0x27] = 0xFFFF  // no world-wide name
     words[0x28] = 0xFFFF  // no SAN address

@@ -14,7 +14,7 @@ extension NIC82599 {
     case .twoWire: return readTwoWire()
     case .swsm: return semaphores.readSWSM()
     case .gssr: return semaphores.readSync()
-    case .hostInterface: return 0  // no firmware listens
+    case .hostInterface: return hostInterface.control
     default: return interruptUnit.read(effect, index: index)
     }
   }
@@ -46,7 +46,8 @@ extension NIC82599 {
     case .twoWire: writeTwoWire(value)
     case .swsm: semaphores.writeSWSM(value)
     case .gssr: semaphores.writeSync(value)
-    case .hostInterface, .none: break
+    case .hostInterface: hostInterface.write(value, registers: registers, eeprom: eeprom)
+    case .none: break
     default: interruptUnit.write(effect, index: index, value)
     }
   }

@@ -57,6 +57,7 @@ public final class NIC82599: DeviceModel {
   var eeprom: EEPROM
   var module: SFPModule?
   var semaphores: Semaphores
+  var hostInterface: HostInterface
   var twoWire: UInt32 = 0xF
   var shared: SharedRegisters
   /// IOADDR: the register that IODATA reaches.
@@ -99,7 +100,8 @@ public final class NIC82599: DeviceModel {
     config = ConfigSpace(
       device: family.device, subsystem: family.subsystem, serial: mac.serialNumber,
       barSizes: barSizes)
-    eeprom = EEPROM(mac: mac)
+    eeprom = EEPROM(mac: mac, family: family)
+    hostInterface = HostInterface(isEnabled: family == .x550)
     module = family == .i82599 ? SFPModule() : nil
     semaphores = Semaphores(hasRegisterSemaphore: family != .i82599)
     dma.onViolation = { [weak self] iova, size, isWrite in

@@ -38,6 +38,9 @@ struct SFPModule {
     bytes[0x03] = 0x10  // 10GBASE-SR
     bytes[0x0B] = 6  // 64B/66B
     bytes[0x0C] = 103  // 10.3 Gb/s
+    bytes[0x10] = 8  // 80 m of 50 µm fibre, in units of 10 m
+    bytes[0x11] = 3  // 30 m of 62.5 µm
+    bytes[0x13] = 30  // 300 m of OM3
     put("Emulated", at: 0x14, count: 16)
     bytes.replaceSubrange(0x25..<0x28, with: [0x00, 0x1B, 0x21])  // Intel
     put("IXY-SFP-SR", at: 0x28, count: 16)

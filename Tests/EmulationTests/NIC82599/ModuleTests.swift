@@ -232,3 +232,49 @@ private struct TwoWireHost {
     #expect(card[0x10160] == 0)
   }
 }
+
+@Suite struct HostInterfaceTests {
+  private func read(_ card: TestCard, _ place: Int, count: Int) {
+    card[0x15800] = 0xFF06_0031
+    card[0x15804] = UInt32(2 * place).byteSwapped
+    card[0x15808] = UInt32(UInt16(2 * count).byteSwapped)
+    card[0x15F00] = 1 | 2
+  }
+
+  @Test func `an X550's EEPROM is read through firmware`() throws {
+    let card = try TestCard(.x550)
+    #expect(card[0x15F00] & 1 == 1)
+    read(card, 0, count: 0x42)
+    #expect(card[0x15F00] == 1 | 4, "over, and valid")
+    var sum: UInt16 = 0
+    for i in 0..<0x21 {
+      sum &+= UInt16(truncatingIfNeeded: card[0x1580C + 4 * i])
+      sum &+= UInt16(card[0x1580C + 4 * i] >> 16)
+    }
+    #expect(sum == 0xBABA)
+  }
+
+  @Test func `a command that it does not know is not valid`() throws {
+    let card = try TestCard(.x550)
+    card[0x15800] = 0x77
+    card[0x15F00] = 3
+    #expect(card[0x15F00] == 1)
+  }
+
+  @Test func `more than its buffer holds is refused`() throws {
+    let card = try TestCard(.x550)
+    read(card, 0, count: 0x7FFF)
+    #expect(card[0x15F00] == 1)
+    read(card, Int(UInt32.max / 4), count: 2)
+    #expect(card[0x1580C] == .max)
+  }
+
+  @Test func `the others have no firmware to talk to`() throws {
+    for family in [NIC82599.Family.i82599, .x540] {
+      let card = try TestCard(family)
+      read(card, 0, count: 1)
+      #expect(card[0x15F00] == 0)
+      #expect(card[0x1580C] == 0)
+    }
+  }
+}

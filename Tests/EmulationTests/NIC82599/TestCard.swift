@@ -2,8 +2,11 @@ import Ixy
 
 @testable import Emulation
 
-/// A cable that can be pulled, with nothing on it.
+/// A cable that can be pulled, with a queue each way.
 final class TestCable: Wire {
+  var incoming: [[UInt8]] = []
+  var outgoing: [[UInt8]] = []
+  private var current: UnsafeMutableRawBufferPointer?
   let kind = "test"
   let waitsForDescriptors = true
   var isConnected = true
@@ -12,9 +15,18 @@ final class TestCable: Wire {
   var counts = WireCounts()
   var receiverChanges: [Bool] = []
 
-  func send(_ frame: UnsafeRawBufferPointer) { counts.received += 1 }
-  func nextFrame() -> UnsafeRawBufferPointer? { nil }
-  func takeFrame() {}
+  deinit { current?.deallocate() }
+
+  func send(_ frame: UnsafeRawBufferPointer) { outgoing.append([UInt8](frame)) }
+  func nextFrame() -> UnsafeRawBufferPointer? {
+    guard let first = incoming.first else { return nil }
+    current?.deallocate()
+    let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: first.count, alignment: 8)
+    copy.copyBytes(from: first)
+    current = copy
+    return UnsafeRawBufferPointer(copy)
+  }
+  func takeFrame() { incoming.removeFirst() }
   func receiverChanged(isOn: Bool) { receiverChanges.append(isOn) }
   func close() throws(DeviceError) {}
 }
