@@ -11,6 +11,7 @@ public func openDevice(
 ) throws(DeviceError) -> any EthernetDevice {
   switch driverName(for: try pci.identity()) {
   case "ixgbe": return try IxgbeDevice(pci, domain: domain, configuration: configuration)
+  case "igb": return try IgbDevice(pci, domain: domain, configuration: configuration)
   default:
     throw .refused(
       "Open \(pci.name)", found: "there is no driver for \(try pci.identity())",
@@ -20,5 +21,7 @@ public func openDevice(
 
 /// The driver that would take a card with these ids; nil when there is none.
 public func driverName(for id: PCIIdentity) -> String? {
-  IxgbeDevice.supports(id) ? "ixgbe" : nil
+  if IxgbeDevice.supports(id) { return "ixgbe" }
+  if IgbDevice.supports(id) { return "igb" }
+  return nil
 }
