@@ -37,9 +37,21 @@ public struct WireCounts: Equatable, Sendable {
   public var received: UInt64 = 0
   /// Numbered frames that should have come and did not.
   public var lost: UInt64 = 0
-  /// Numbered frames that came after a later one.
+  /// Numbered frames that came after a later one, or twice.
   public var reordered: UInt64 = 0
+  /// Frames, in either direction, that the other end could not take or lost on its side of the wire.
+  public var dropped: UInt64 = 0
 
   /// All zero.
   public init() {}
+}
+
+/// The sizes of frames on a wire, in bytes without FCS.
+public enum FrameSize {
+  /// Addresses and type: what is shorter is no frame.
+  public static let header = 14
+  /// What shorter frames are padded to.
+  public static let minimum = 60
+  /// More than any card takes: what is longer is dropped.
+  public static let maximum = 16384
 }

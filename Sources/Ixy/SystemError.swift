@@ -18,7 +18,7 @@ public enum DeviceError: Error {
   case tooFewHugePages(needed: Int, free: Int)
 
   /// The error of the system call that has just failed.
-  static func lastError(_ tried: String, advice: String = "") -> DeviceError {
+  public static func lastError(_ tried: String, advice: String = "") -> DeviceError {
     .system(tried, errno: errno, advice: advice)
   }
 }
@@ -52,7 +52,7 @@ public struct FileDescriptor: ~Copyable {
   public init(owning number: Int32) { self.number = number }
 
   /// Opens `path`; `advice` goes into the error.
-  init(path: String, _ flags: Int32, advice: String = "") throws(DeviceError) {
+  public init(path: String, _ flags: Int32, advice: String = "") throws(DeviceError) {
     number = unsafe open(path, flags | O_CLOEXEC)
     if number < 0 { throw .lastError("Open \(path)", advice: advice) }
   }

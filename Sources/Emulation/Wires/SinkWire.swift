@@ -1,0 +1,45 @@
+import Ixy
+
+/// The end of a line: takes every frame, and checks those that are numbered.
+public final class SinkWire: Wire {
+  private let checker = SequenceChecker()
+  private var received: UInt64 = 0
+
+  /// A sink that has seen nothing.
+  public init() {}
+
+  /// "sink".
+  public var kind: String { "sink" }
+  /// It never has a frame for the card.
+  public var waitsForDescriptors: Bool { true }
+  /// Always.
+  public var isConnected: Bool { true }
+  /// None: nothing ever comes.
+  public var readiness: Int32? { nil }
+  /// Always.
+  public var canSend: Bool { true }
+
+  /// What it has seen.
+  public var counts: WireCounts {
+    var counts = WireCounts()
+    counts.received = received
+    counts.lost = checker.lost
+    counts.reordered = checker.reordered
+    return counts
+  }
+
+  /// Counts a frame, and checks its number.
+  public func send(_ frame: UnsafeRawBufferPointer) {
+    received &+= 1
+    unsafe checker.check(frame)
+  }
+
+  /// Nothing.
+  public func nextFrame() -> UnsafeRawBufferPointer? { nil }
+  /// There is nothing to take.
+  public func takeFrame() {}
+  /// Makes no difference.
+  public func receiverChanged(isOn: Bool) {}
+  /// Nothing is buffered.
+  public func close() {}
+}

@@ -1,0 +1,45 @@
+import ArgumentParser
+import Emulation
+import Ixy
+
+/// A length of time as users write it: `5s`, `500ms`, `2m`; a plain number is seconds.
+struct DurationArgument: ExpressibleByArgument {
+  let duration: Duration
+
+  init?(argument: String) {
+    let units: [(suffix: String, seconds: Double)] = [
+      ("ms", 0.001), ("us", 0.000_001), ("s", 1), ("m", 60), ("h", 3600), ("", 1),
+    ]
+    let unit = units.first { argument.hasSuffix($0.suffix) }
+    guard let unit, let number = Double(argument.dropLast(unit.suffix.count)),
+      number > 0, number.isFinite, number * unit.seconds < 1e9
+    else { return nil }
+    duration = .seconds(number * unit.seconds)
+  }
+}
+
+/// A rate as users write it: `1Mpps`, `500Mbit`; a plain number is frames a second.
+struct RateArgument: ExpressibleByArgument {
+  let rate: FrameRate
+
+  init?(argument: String) {
+    guard let rate = FrameRate(argument) else { return nil }
+    self.rate = rate
+  }
+}
+
+/// Options of every command that drives cards.
+struct CardOptions: ParsableArguments {
+  @Flag(help: "Take a card even when its interface is up, has an address or carries a route.")
+  var force = false
+
+  @Flag(help: "Print JSON, one object a line.")
+  var json = false
+}
+
+/// Checks a number that a user gave, as argument errors are reported: exit status 64.
+func require(_ value: Int, in range: ClosedRange<Int>, _ option: String) throws {
+  if range.contains(value) { return }
+  throw ValidationError(
+    "\(option): \(value) is not between \(range.lowerBound) and \(range.upperBound).")
+}

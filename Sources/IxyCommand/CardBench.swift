@@ -1,0 +1,111 @@
+import ArgumentParser
+import Emulation
+import Foundation
+import Ixy
+import VFIOUser
+
+/// Opens the cards of a command, whatever they are, in one domain.
+final class CardBench {
+  let domain = DMADomain()
+  private(set) var devices: [any EthernetDevice] = []
+  private let force: Bool
+  private let panel = PatchPanel()
+  /// Where the emulated cards run.
+  let emulation = EmulationThread()
+  /// The wires of the emulated cards, in the order of the cards.
+  private(set) var wires: [any Wire] = []
+
+  init(force: Bool) { self.force = force }
+
+  /// Opens cards by the names that the user gave.
+  ///
+  /// Names are read, and files and sockets of emulated cards opened, before a real card is touched.
+  func open(_ names: [String], _ configuration: DeviceConfiguration) throws
+    -> [any EthernetDevice]
+  {
+    let cards = try names.map(CardName.init)
+    var buses: [(any PCIDevice)?] = []
+    for card in cards { buses.append(try emulated(card)) }
+    try panel.checkLinks()
+    for (i, card) in cards.enumerated() {
+      if case .pci(let address) = card {
+        try releaseFromKernel(address, force: force)
+        buses[i] = try SysfsDevice("\(address)")
+      }
+    }
+    if !wires.isEmpty { try emulation.start() }
+    for bus in buses {
+      if let bus {
+        devices.append(try openDevice(bus, domain: domain, configuration: configuration))
+      }
+    }
+    return devices
+  }
+
+  /// Waits until every card has its link; a link that stays down for ten seconds is only reported.
+  func waitForLinks() throws {
+    let deadline = ContinuousClock.now + .seconds(10)
+    for device in devices {
+      while try !device.link().isUp, !StopSignal.isRaised {
+        if ContinuousClock.now >= deadline {
+          tell("\(device.name): there is no link after 10 s; going on without.")
+          break
+        }
+        usleep(1000)
+      }
+    }
+  }
+
+  /// Stops the cards, and what is emulated; throws what went wrong at the wires.
+  func close() throws {
+    for device in devices { device.stop() }
+    emulation.join()
+    for wire in wires { try wire.close() }
+  }
+
+  private func emulated(_ card: CardName) throws -> (any PCIDevice)? {
+    switch card {
+    case .pci: return nil
+    case .vfioUser(let path): return try VFIOUserDevice(path: path, name: "vfio-user:\(path)")
+    case .emulated(let description):
+      let (wire, address) = try panel.plugIn(description)
+      let model = try NIC82599(
+        wire: wire, mac: address, family: description.family.model, name: description.text)
+      model.onReport = { tell($0) }
+      wires.append(wire)
+      return emulation.add(model, wire: wire)
+    }
+  }
+}
+
+/// A card, as the user writes it.
+enum CardName {
+  case pci(PCIAddress)
+  case emulated(CardDescription)
+  case vfioUser(path: String)
+
+  init(_ text: String) throws {
+    if text.hasPrefix(CardDescription.prefix) {
+      self = .emulated(try CardDescription(text))
+    } else if text.hasPrefix("vfio-user:") {
+      self = .vfioUser(path: String(text.dropFirst("vfio-user:".count)))
+    } else if let address = PCIAddress(text) {
+      self = .pci(address)
+    } else {
+      throw ValidationError(
+        "\"\(text)\" is no card. Cards are 0000:03:00.0 (see ixy list), emu:82599,wire=... or "
+          + "vfio-user:PATH.")
+    }
+  }
+}
+
+extension CardFamily {
+  /// The model of a family.
+  var model: NIC82599.Family {
+    switch self {
+    case .nic82599: .i82599
+    case .x540: .x540
+    case .x550: .x550
+    }
+  }
+}

@@ -1,0 +1,59 @@
+import ArgumentParser
+import Emulation
+import Foundation
+import Ixy
+
+/// `ixy demo`
+struct DemoCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "demo",
+    abstract: "Shows a forwarder at work between two emulated cards; needs no hardware, no root.")
+
+  @Option(help: "How long to forward; 5 seconds if not given.") var duration: DurationArgument?
+  @Flag(help: "Print JSON, one object a line.") var json = false
+
+  private static let introduction = """
+    Two emulated Intel 82599 cards, and between them the forwarder with its real ixgbe driver:
+
+      generator =wire=> [card 1] => ixgbe driver => forwarder => ixgbe driver => [card 2] =wire=> sink
+
+    The cards run on one thread and read and write descriptor rings by DMA; the driver and the forwarder
+    run on another, poll the rings and ring the doorbells. Every frame carries a number, which the sink
+    checks. The lines below are the forwarder's two ports, once a second.
+
+    """
+
+  func run() throws {
+    StopSignal.install()
+    if !json { output(Self.introduction) }
+    let bench = CardBench(force: false)
+    let devices = try bench.open(["emu:82599,wire=generator", "emu:82599,wire=sink"], .init())
+    guard let generator = bench.wires[0] as? GeneratorWire else { return }
+    let ports = devices.map(Port.init)
+    let pool = try Mempool(domain: bench.domain, buffers: 4096)
+    try bench.waitForLinks()
+    let reporter = Reporter(ports, json: json)
+    var limits = Limits(duration: duration?.duration ?? .seconds(5))
+    limits.isEnding = { [emulation = bench.emulation] in
+      // No more frames come; those that are on their way are still forwarded.
+      emulation.exclusively { generator.stop() }
+    }
+    try forward(ports, pool, batch: 32, touch: false, &limits, reporter)
+    reporter.finish()
+    let (sent, arrived) = (generator.counts, bench.wires[1].counts)
+    try bench.close()
+    try account(sent, arrived, ports)
+  }
+
+  /// Says whether every frame that was made arrived, once and in order.
+  private func account(_ sent: WireCounts, _ arrived: WireCounts, _ ports: [Port]) throws {
+    let isComplete =
+      sent.sent == arrived.received && arrived.lost == 0 && arrived.reordered == 0 && sent.sent > 0
+    let text =
+      "\(sent.sent) frames were made and \(arrived.received) arrived, "
+      + "\(arrived.lost) lost, \(arrived.reordered) out of order: "
+      + (isComplete ? "every frame accounted for" : "NOT every frame accounted for")
+    if json { tell(text) } else { output(text) }
+    if !isComplete { throw ExitCode(1) }
+  }
+}

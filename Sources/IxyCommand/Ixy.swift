@@ -1,0 +1,24 @@
+import ArgumentParser
+
+/// `ixy`: drives network cards, real and emulated, from user space.
+@main
+struct IxyCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "ixy",
+    abstract: "Drives network cards from user space: real ones, and emulated ones.",
+    discussion: """
+      A CARD is one of
+        0000:03:00.0, 03:00.0                  a PCI card of this machine
+        emu:82599,wire=tap,name=ixy0           an emulated card in this process
+        emu:82599,wire=pcap,in=a.pcap,out=b.pcap
+        vfio-user:PATH                         a card that another process serves (ixy emulate)
+
+      The wires of an emulated card: link,peer=NAME  tap,name=NAME  pcap,in=FILE,out=FILE
+      dgram,local=PATH,remote=PATH  generator,count=N,rate=R,size=S,flows=F  sink  loop
+      """,
+    version: "ixy 0.1.0",
+    subcommands: [
+      DemoCommand.self, ForwardCommand.self, PktgenCommand.self, DumpCommand.self,
+      EmulateCommand.self, ListCommand.self,
+    ])
+}

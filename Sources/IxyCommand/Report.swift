@@ -1,0 +1,150 @@
+import Emulation
+import Foundation
+import Ixy
+
+/// One port of a command, as it is reported.
+final class Port {
+  let device: any EthernetDevice
+  /// Frames that the command dropped because the port's ring was full.
+  var transmitDropped: UInt64 = 0
+  private var last = Statistics()
+
+  init(_ device: any EthernetDevice) { self.device = device }
+
+  var name: String { device.name }
+
+  /// What the port has counted, with what the command has.
+  func statistics() -> Statistics {
+    var all = device.statistics()
+    all.transmitDropped += transmitDropped
+    return all
+  }
+
+  /// What was counted since the last call.
+  func step() -> Statistics {
+    let now = statistics()
+    defer { last = now }
+    return now.since(last)
+  }
+}
+
+/// Prints a line per port and second, and the summary.
+final class Reporter {
+  private let ports: [Port]
+  private let json: Bool
+  private let start = ContinuousClock.now
+  private var last = ContinuousClock.now
+
+  init(_ ports: [Port], json: Bool) {
+    self.ports = ports
+    self.json = json
+  }
+
+  /// How long the command has run.
+  var elapsed: Duration { ContinuousClock.now - start }
+
+  /// Prints the statistics of the last second, when one is over.
+  func tick() {
+    let now = ContinuousClock.now
+    if now - last < .seconds(1) { return }
+    let seconds = (now - last) / .seconds(1)
+    last = now
+    let steps = ports.map { (port: $0, step: $0.step()) }
+    if json {
+      output(Event(event: "stats", duration_s: seconds, ports: steps.map(PortReport.init)))
+      return
+    }
+    for (port, step) in steps { output(Self.line(port.name, step, seconds)) }
+  }
+
+  /// Prints the totals.
+  func finish() {
+    let seconds = elapsed / .seconds(1)
+    let totals = ports.map { (port: $0, step: $0.statistics()) }
+    if json {
+      output(Event(event: "summary", duration_s: seconds, ports: totals.map(PortReport.init)))
+      return
+    }
+    for (port, all) in totals {
+      output(
+        "\(port.name): received \(all.receivedPackets) packets (\(all.receivedBytes) bytes), "
+          + "sent \(all.transmittedPackets) (\(all.transmittedBytes) bytes), dropped "
+          + "\(all.receiveDropped) received and \(all.transmitDropped) to send, "
+          + "\(all.receiveErrors) errors, in \(fixed(seconds, 1)) s")
+    }
+  }
+
+  /// The line of one port and second.
+  static func line(_ name: String, _ step: Statistics, _ seconds: Double) -> String {
+    let rx = rates(step.receivedPackets, step.receivedBytes, seconds)
+    let tx = rates(step.transmittedPackets, step.transmittedBytes, seconds)
+    return "\(name): rx \(rx), tx \(tx), drops \(step.receiveDropped + step.transmitDropped), "
+      + "errors \(step.receiveErrors)"
+  }
+
+  /// Frames and megabits a second; on the wire each frame takes 24 bytes more.
+  private static func rates(_ packets: UInt64, _ bytes: UInt64, _ seconds: Double) -> String {
+    let megabits = Double(bytes + 24 * packets) * 8 / 1e6 / seconds
+    return "\(frameRate(Double(packets) / seconds)), \(fixed(megabits, 0)) Mbit/s"
+  }
+}
+
+/// `12.34 Mpps`, `5 pps`
+func frameRate(_ perSecond: Double) -> String {
+  switch perSecond {
+  case 1e6...: fixed(perSecond / 1e6, 2) + " Mpps"
+  case 1e4...: fixed(perSecond / 1e3, 1) + " kpps"
+  default: fixed(perSecond, 0) + " pps"
+  }
+}
+
+func fixed(_ number: Double, _ digits: Int) -> String { String(format: "%.\(digits)f", number) }
+
+/// The fields of a port in JSON; the names are part of the interface.
+struct PortReport: Encodable {
+  var name: String
+  var rx_packets: UInt64
+  var rx_bytes: UInt64
+  var tx_packets: UInt64
+  var tx_bytes: UInt64
+  var rx_dropped: UInt64
+  var tx_dropped: UInt64
+  var rx_errors: UInt64
+
+  init(_ port: Port, _ counts: Statistics) {
+    name = port.name
+    rx_packets = counts.receivedPackets
+    rx_bytes = counts.receivedBytes
+    tx_packets = counts.transmittedPackets
+    tx_bytes = counts.transmittedBytes
+    rx_dropped = counts.receiveDropped
+    tx_dropped = counts.transmitDropped
+    rx_errors = counts.receiveErrors
+  }
+}
+
+/// A line of JSON about ports.
+struct Event: Encodable {
+  var event: String
+  var duration_s: Double
+  var ports: [PortReport]
+}
+
+/// Prints an object as one line of JSON.
+func output(_ object: some Encodable) {
+  let encoder = JSONEncoder()
+  encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+  guard let data = try? encoder.encode(object) else { return }
+  output(String(decoding: data, as: UTF8.self))
+}
+
+/// Prints a line at once, so that whoever reads a pipe sees it.
+func output(_ line: String) {
+  print(line)
+  fflush(nil)
+}
+
+/// Prints a message for the user, beside the output.
+func tell(_ text: String) {
+  FileHandle.standardError.write(Data((text + "\n").utf8))
+}

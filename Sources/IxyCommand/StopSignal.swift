@@ -1,0 +1,22 @@
+import Foundation
+import Synchronization
+
+/// Whether the user wants the command to end: Ctrl-C and its relatives set it.
+///
+/// Commands look at it in their loops and leave by their usual way out, so that queues and cards are
+/// stopped and summaries printed.
+enum StopSignal {
+  private static let isSet = Atomic(false)
+
+  /// Ends commands on SIGINT, SIGTERM and SIGHUP; a closed pipe becomes an error of the write.
+  static func install() {
+    // Made now: the handler must not be the first to touch it.
+    _ = isRaised
+    for number in [SIGINT, SIGTERM, SIGHUP] {
+      signal(number) { _ in StopSignal.isSet.store(true, ordering: .relaxed) }
+    }
+    signal(SIGPIPE, SIG_IGN)
+  }
+
+  static var isRaised: Bool { isSet.load(ordering: .relaxed) }
+}
