@@ -42,7 +42,9 @@ public final class SysfsDevice: PCIDevice {
   public func bar(_ index: Int) throws(DeviceError) -> BAR {
     let path = "\(directory)/resource\(index)"
     let file = try FileDescriptor(path: path, O_RDWR)
-    let size = max(0, Int(lseek(file.number, 0, SEEK_END)))
+    var status = stat()
+    // Seeking to the end gives 0 before Linux 6.6: the file's pages are those of /dev/mem.
+    let size = unsafe fstat(file.number, &status) == 0 ? Int(status.st_size) : 0
     let base = unsafe mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0)
     guard let base = unsafe base, unsafe base != MAP_FAILED else {
       throw .lastError("Map \(path)", advice: "A locked-down kernel (secure boot) forbids it.")
