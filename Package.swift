@@ -34,7 +34,9 @@ let package = Package(
     .testTarget(name: "IxyTests", dependencies: ["Ixy", "Emulation"]),
     .testTarget(name: "EmulationTests", dependencies: ["Ixy", "Emulation"]),
     .testTarget(name: "VFIOUserTests", dependencies: ["Ixy", "Emulation", "VFIOUser"]),
-    .testTarget(name: "CommandTests", dependencies: ["Ixy", "Emulation", "IxyCommand"]),
+    .testTarget(
+      name: "CommandTests", dependencies: ["Ixy", "Emulation", "IxyCommand"],
+      resources: [.copy("Resources")]),
   ],
   swiftLanguageModes: [.v6]
 )

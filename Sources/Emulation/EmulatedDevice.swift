@@ -31,7 +31,9 @@ public final class EmulatedDevice: PCIDevice, InterruptingDevice {
     for range in pages.ranges {
       let (place, flags) = unsafe (space + range.lowerBound, MAP_SHARED | MAP_FIXED)
       let protection = PROT_READ | PROT_WRITE
-      if unsafe mmap(place, range.count, protection, flags, pages.file, range.lowerBound) == MAP_FAILED {
+      if unsafe mmap(place, range.count, protection, flags, pages.file, range.lowerBound)
+        == MAP_FAILED
+      {
         unsafe munmap(space, size)
         throw .system("Map the queue registers of \(name)", errno: errno, advice: "")
       }

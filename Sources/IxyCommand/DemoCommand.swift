@@ -3,7 +3,7 @@ import Emulation
 import Foundation
 import Ixy
 
-/// `ixy demo`
+/// The command `ixy demo`.
 struct DemoCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "demo",

@@ -3,7 +3,7 @@ import Emulation
 import Foundation
 import Ixy
 
-/// `ixy dump CARD -w FILE`
+/// The command `ixy dump CARD -w FILE`.
 struct DumpCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "dump", abstract: "Writes what a card receives to a capture file.")
@@ -12,7 +12,8 @@ struct DumpCommand: ParsableCommand {
   @Option(name: .short, help: "The capture file, in pcap format with nanoseconds.")
   var writeFile: String
   @Option(name: .short, help: "Ends after so many frames.") var count: Int?
-  @Option(name: [.customShort("s"), .customLong("snaplen")], help: "The most bytes kept of a frame.")
+  @Option(
+    name: [.customShort("s"), .customLong("snaplen")], help: "The most bytes kept of a frame.")
   var snapLength = 262_144
   @Option(help: "Ends after this time, as in 5s.") var duration: DurationArgument?
   @Option(help: "Ends when no frame came for this time, counted from link up.")
@@ -35,7 +36,8 @@ struct DumpCommand: ParsableCommand {
     let device = try bench.open([card], configuration)[0]
     writer.begin()
     try device.setPromiscuous(true)
-    let pool = try Mempool(domain: bench.domain, buffers: 4096, bufferSize: configuration.bufferSize)
+    let pool = try Mempool(
+      domain: bench.domain, buffers: 4096, bufferSize: configuration.bufferSize)
     let reporter = Reporter([Port(device)], json: cardOptions.json)
     var limits = Limits(
       duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)

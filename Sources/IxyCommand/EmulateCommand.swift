@@ -3,7 +3,7 @@ import Emulation
 import Ixy
 import VFIOUser
 
-/// `ixy emulate 82599 --socket PATH --wire generator,count=200000`
+/// The command `ixy emulate 82599 --socket PATH --wire generator,count=200000`.
 struct EmulateCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "emulate",

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Ixy
 
-/// `ixy fwd A B`
+/// The command `ixy fwd A B`.
 struct ForwardCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "fwd", abstract: "Forwards every frame from one card to the other, both ways.")
@@ -33,7 +33,8 @@ struct ForwardCommand: ParsableCommand {
     let devices = try bench.open([first, second], configuration)
     for device in devices { try device.setPromiscuous(true) }
     let ports = devices.map(Port.init)
-    let pool = try Mempool(domain: bench.domain, buffers: 4096, bufferSize: configuration.bufferSize)
+    let pool = try Mempool(
+      domain: bench.domain, buffers: 4096, bufferSize: configuration.bufferSize)
     var limits = Limits(
       duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)
     try bench.waitForLinks()

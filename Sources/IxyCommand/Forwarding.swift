@@ -78,7 +78,7 @@ func poll(
       if limits.left == 0 { break }
     }
     if limits.isOver(wasBusy: moved > 0) { return }
-    reporter.tick()
+    try reporter.tick()
   }
 }
 

@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import Ixy
 
-/// `ixy list`
+/// The command `ixy list`.
 struct ListCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "list", abstract: "Lists the network cards of this machine.")
@@ -69,7 +69,9 @@ struct NetworkCard: Encodable {
     name = names.name(of: identity)
     driver = driverName(for: identity)
     kernel_driver = link("driver")
-    let folders = [folder] + ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [])
+    let folders =
+      [folder]
+      + ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [])
       .filter { $0.hasPrefix("virtio") }.map { "\(folder)/\($0)" }
     interfaces = folders.flatMap {
       (try? FileManager.default.contentsOfDirectory(atPath: "\($0)/net")) ?? []

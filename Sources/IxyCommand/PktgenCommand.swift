@@ -3,7 +3,7 @@ import Emulation
 import Foundation
 import Ixy
 
-/// `ixy pktgen CARD`
+/// The command `ixy pktgen CARD`.
 struct PktgenCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "pktgen", abstract: "Sends numbered UDP frames.")

@@ -44,9 +44,12 @@ final class Reporter {
   var elapsed: Duration { ContinuousClock.now - start }
 
   /// Prints the statistics of the last second, when one is over.
-  func tick() {
+  ///
+  /// Throws when a card is gone: its rings just stay as they are, so that nothing else would notice.
+  func tick() throws {
     let now = ContinuousClock.now
     if now - last < .seconds(1) { return }
+    for port in ports { _ = try port.device.link() }
     let seconds = (now - last) / .seconds(1)
     last = now
     let steps = ports.map { (port: $0, step: $0.step()) }
@@ -89,7 +92,7 @@ final class Reporter {
   }
 }
 
-/// `12.34 Mpps`, `5 pps`
+/// Frames a second in the unit that fits: `12.34 Mpps`, `5 pps`.
 func frameRate(_ perSecond: Double) -> String {
   switch perSecond {
   case 1e6...: fixed(perSecond / 1e6, 2) + " Mpps"

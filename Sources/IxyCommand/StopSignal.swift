@@ -12,9 +12,14 @@ enum StopSignal {
   static func install() {
     // Made now: the handler must not be the first to touch it.
     _ = isRaised
+    var ours = sigset_t()
+    unsafe sigemptyset(&ours)
     for number in [SIGINT, SIGTERM, SIGHUP] {
       signal(number) { _ in StopSignal.isSet.store(true, ordering: .relaxed) }
+      unsafe sigaddset(&ours, number)
     }
+    // Whoever started us may have blocked them.
+    unsafe sigprocmask(SIG_UNBLOCK, &ours, nil)
     signal(SIGPIPE, SIG_IGN)
   }
 

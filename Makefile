@@ -1,0 +1,49 @@
+# Two commands matter: `make demo` and `make test`. Each installs what it needs, and says what before.
+# On a machine without root, they name the command that an administrator has to run.
+
+SWIFT ?= swift
+RELEASE := .build/release/ixy
+STATIC := .build-static/release/ixy
+
+.PHONY: demo build test check vm-test static bench soak fuzz sanitize profile format lint count-lines setup clean
+
+demo: build
+	$(RELEASE) demo
+
+build:
+	$(SWIFT) build -c release --product ixy
+
+# Everything in process, the host's own TCP (as root), and guests at reduced counts.
+test: setup lint build
+	$(SWIFT) test
+	Scripts/count-lines
+	Scripts/check-layers
+	Scripts/check-smallest
+	Scripts/check-hotpath
+	$(MAKE) static
+	VM/run --ixy $(STATIC)
+
+check: test
+
+# All guest tests at full counts.
+vm-test: static
+	VM/run --full --ixy $(STATIC)
+
+# One file that runs in any guest; a build folder of its own, because all flags change.
+static:
+	$(SWIFT) build -c release -Xswiftc -static-executable --scratch-path .build-static --product ixy
+
+setup:
+	Scripts/setup-machine
+
+lint:
+	$(SWIFT) format lint -r --strict Package.swift Sources Tests Examples
+
+format:
+	$(SWIFT) format -i -r Package.swift Sources Tests Examples
+
+count-lines:
+	@Scripts/count-lines
+
+clean:
+	rm -rf .build .build-static .build-vm

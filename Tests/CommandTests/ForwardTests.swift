@@ -1,0 +1,138 @@
+import Foundation
+import Testing
+
+@Suite struct ForwardTests {
+  let scratch: Scratch
+  /// A capture of pings, HTTP and datagrams over IPv4 and IPv6; some frames are larger than the MTU.
+  let traffic: String
+
+  init() throws {
+    scratch = try Scratch()
+    let resources = try #require(Bundle.module.resourceURL)
+    traffic = resources.appending(path: "traffic.pcap").path
+  }
+
+  @Test(arguments: [1, 32, 512])
+  func `real traffic passes byte for byte and in order`(batch: Int) throws {
+    let out = scratch.path("out.pcap")
+    let result = try Command.run(
+      "fwd", "emu:82599,wire=pcap,in=\(traffic)", "emu:82599,wire=pcap,out=\(out)",
+      "--exit-when-idle", "500ms", "--json", "--batch", "\(batch)", in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
+    let before = try frames(of: traffic)
+    let small = before.filter { $0.count <= 1518 }
+    #expect(small.count > 100 && small.count < before.count)
+    #expect(try frames(of: out) == small.map(padded))
+    let summary = try #require(try Event.all(in: result.output).last)
+    #expect(summary.event == "summary")
+    let ports = try #require(summary.ports)
+    #expect(ports.map(\.rx_packets) == [small.count, 0])
+    #expect(ports.map(\.tx_packets) == [0, small.count])
+    #expect(ports.map(\.rx_errors) == [before.count - small.count, 0])
+    #expect(ports[0].rx_bytes == small.map { max(60, $0.count) }.reduce(0, +))
+    #expect(ports[0].rx_dropped == 0)
+  }
+
+  @Test func `a larger MTU lets larger frames pass`() throws {
+    let out = scratch.path("out.pcap")
+    let result = try Command.run(
+      "fwd", "emu:82599,wire=pcap,in=\(traffic)", "emu:x540,wire=pcap,out=\(out)",
+      "--exit-when-idle", "500ms", "--mtu", "9582", in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
+    let before = try frames(of: traffic).filter { $0.count <= 9600 }
+    #expect(before.contains { $0.count > 9000 })
+    #expect(try frames(of: out) == before.map(padded))
+  }
+
+  @Test func `frames pass both ways at once, touched`() throws {
+    let (left, right) = (scratch.path("left.pcap"), scratch.path("right.pcap"))
+    let result = try Command.run(
+      "fwd", "emu:82599,wire=pcap,in=\(traffic),out=\(left)",
+      "emu:x550,wire=pcap,in=\(traffic),out=\(right)", "--exit-when-idle", "500ms", "--touch",
+      in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
+    let expected = try frames(of: traffic).filter { $0.count <= 1518 }.map { frame in
+      var touched = padded(frame)
+      touched[1] &+= 1
+      return touched
+    }
+    #expect(try frames(of: left) == expected)
+    #expect(try frames(of: right) == expected)
+  }
+
+  @Test func `a count ends it after so many frames`() throws {
+    let result = try Command.run(
+      "fwd", "emu:82599,wire=generator", "emu:82599,wire=sink", "--count", "1000", "--json",
+      in: scratch)
+    let ports = try #require(try Event.all(in: result.output).last?.ports)
+    #expect(result.status == 0)
+    #expect(ports[0].rx_packets == 1000)
+    #expect(ports[1].tx_packets == 1000)
+  }
+
+  @Test(arguments: [SIGINT, SIGTERM, SIGHUP])
+  func `a signal is a normal end with a summary`(signal: Int32) throws {
+    let command = try Command(
+      ["fwd", "emu:82599,wire=generator", "emu:82599,wire=sink", "--json"], in: scratch)
+    try command.wait(for: "statistics") { command.output.contains("stats") }
+    command.interrupt(signal)
+    let result = try command.wait(seconds: 10)
+    #expect(result.status == 0)
+    let events = try Event.all(in: result.output)
+    #expect(events.first?.event == "stats" && events.last?.event == "summary")
+    #expect(events.dropLast().allSatisfy { $0.event == "stats" })
+    // The rates of the seconds cannot add up to more than the sum.
+    let seconds = events.dropLast().compactMap { $0.ports?[0].rx_packets }.reduce(0, +)
+    #expect(seconds > 0 && seconds <= events.last?.ports?[0].rx_packets ?? 0)
+  }
+
+  @Test func `the demo accounts for every frame`() throws {
+    let result = try Command.run("demo", "--duration", "1s", in: scratch)
+    #expect(result.status == 0)
+    #expect(result.output.hasSuffix("every frame accounted for\n"))
+    let json = try Command.run("demo", "--duration", "1s", "--json", in: scratch)
+    let ports = try #require(try Event.all(in: json.output).last?.ports)
+    #expect(ports.count == 2 && ports[0].rx_packets == ports[1].tx_packets)
+    #expect(json.errors.contains("every frame accounted for"))
+  }
+
+  @Test func `two cards that another process serves forward its frames`() throws {
+    let (a, b) = (scratch.path("a"), scratch.path("b"))
+    let generator = try Command(
+      [
+        "emulate", "82599", "--socket", a, "--wire", "generator,count=20000", "--json", "--once",
+      ], in: scratch)
+    let sink = try Command(
+      ["emulate", "82599", "--socket", b, "--wire", "sink", "--json", "--once"], in: scratch)
+    for (server, path) in [(generator, a), (sink, b)] {
+      try server.wait(for: "its socket") { FileManager.default.fileExists(atPath: path) }
+    }
+    let result = try Command.run(
+      "fwd", "vfio-user:\(a)", "vfio-user:\(b)", "--exit-when-idle", "1s", "--json", in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
+    let ports = try #require(try Event.all(in: result.output).last?.ports)
+    #expect(ports[0].rx_packets == 20000 && ports[1].tx_packets == 20000)
+    let sent = try Event.all(in: try generator.wait().output).last?.wire
+    let arrived = try Event.all(in: try sink.wait().output).last?.wire
+    #expect(sent?.sent == 20000)
+    #expect(arrived?.received == 20000 && arrived?.lost == 0 && arrived?.reordered == 0)
+    #expect(
+      !FileManager.default.fileExists(atPath: a) && !FileManager.default.fileExists(atPath: b))
+  }
+
+  @Test func `a server that dies is an error, and no crash`() throws {
+    let (a, b) = (scratch.path("a"), scratch.path("b"))
+    let server = try Command(
+      ["emulate", "82599", "--socket", a, "--wire", "generator"], in: scratch)
+    try server.wait(for: "its socket") { FileManager.default.fileExists(atPath: a) }
+    _ = b
+    let command = try Command(
+      ["fwd", "vfio-user:\(a)", "emu:82599,wire=sink", "--json"], in: scratch)
+    try command.wait(for: "statistics") { command.output.contains("stats") }
+    server.interrupt(SIGKILL)
+    let result = try command.wait(seconds: 20)
+    #expect(result.status == 1)
+    #expect(result.errors.contains("vfio-user:\(a)"))
+    #expect(try Event.all(in: result.output).last?.event == "summary")
+  }
+}

@@ -1,0 +1,121 @@
+import Foundation
+import Testing
+
+@Suite struct InputTests {
+  let scratch: Scratch
+
+  init() throws { scratch = try Scratch() }
+
+  @Test(arguments: [
+    (["fwd"], 64, "Missing expected argument"),
+    (["fwd", "nonsense", "emu:82599,wire=sink"], 64, "\"nonsense\" is no card"),
+    (["fwd", "emu:82599,wire=sink", "emu:82599,wire=sink", "--batch", "0"], 64, "--batch"),
+    (["fwd", "emu:82599,wire=sink", "emu:82599,wire=sink", "--batch", "513"], 64, "--batch"),
+    (["fwd", "emu:82599,wire=sink", "emu:82599,wire=sink", "--mtu", "67"], 64, "--mtu"),
+    (["fwd", "emu:82599,wire=sink", "emu:82599,wire=sink", "--mtu", "9583"], 64, "--mtu"),
+    (["fwd", "emu:82599,wire=sink", "emu:82599,wire=sink", "--count", "-1"], 64, "--count"),
+    (["fwd", "emu:82599,wire=sink", "emu:82599,wire=sink", "--duration", "soon"], 64, "duration"),
+    (["fwd", "emu:82599,wire=sink", "emu:82599,wire=sink", "--wrong"], 64, "--wrong"),
+    (["fwd", "emu:82599,wire=sink", "emu:12345,wire=sink"], 1, "12345"),
+    (["fwd", "emu:82599,wire=sink", "emu:82599,wire=string"], 1, "string"),
+    (["fwd", "emu:82599,wire=sink", "emu:82599,wire=sink,size=3"], 1, "size"),
+    (["fwd", "emu:82599,wire=link,peer=a", "emu:82599,wire=link,peer=b"], 1, "peer"),
+    (["fwd", "emu:82599,wire=pcap,in=/does/not/exist", "emu:82599,wire=sink"], 1, "/does/not"),
+    (["fwd", "emu:82599,wire=pcap,in=/etc/passwd", "emu:82599,wire=sink"], 1, "/etc/passwd"),
+    (["fwd", "emu:82599,wire=sink", "vfio-user:/does/not/exist"], 1, "/does/not/exist"),
+    (["fwd", "ffff:ff:1f.7", "emu:82599,wire=sink"], 1, "ffff:ff:1f.7"),
+    (["pktgen", "emu:82599,wire=sink", "--size", "59"], 64, "--size"),
+    (["pktgen", "emu:82599,wire=sink", "--size", "1515"], 64, "--size"),
+    (["pktgen", "emu:82599,wire=sink", "--rate", "fast"], 64, "rate"),
+    (["dump", "emu:82599,wire=generator"], 64, "-w"),
+    (
+      ["dump", "emu:82599,wire=generator", "-w", "/does/not/exist.pcap"], 1, "/does/not/exist.pcap"
+    ),
+    (["emulate", "82599"], 64, "--socket"),
+    (["emulate", "e1000", "--socket", "x"], 1, "e1000"),
+    (["emulate", "82599", "--socket", "/does/not/exist"], 1, "/does/not/exist"),
+  ])
+  func `bad input is one clear message and a status`(
+    arguments: [String], status: Int32, words: String
+  ) throws {
+    let result = try Command(arguments, in: scratch).wait()
+    #expect(result.status == status, "\(result.errors)")
+    #expect(result.errors.contains(words), "\(result.errors)")
+    #expect(result.output.isEmpty)
+    #expect(!result.errors.contains("Fatal error"))
+  }
+
+  @Test func `a card of this machine that the kernel uses is refused`() throws {
+    let list = try Command.run("list", "--json", in: scratch)
+    #expect(list.status == 0)
+    // Every card that carries the machine's own traffic must be refused, whatever else happens.
+    for line in list.output.split(separator: "\n") where line.contains("\"eth0\"") {
+      let address = try #require(line.firstMatch(of: /"address":"([0-9a-f:.]+)"/)?.1)
+      let result = try Command.run(
+        "fwd", String(address), "emu:82599,wire=sink", "--duration", "1s", in: scratch)
+      #expect(result.status == 1)
+      #expect(result.errors.contains(address))
+    }
+  }
+
+  @Test func `a second server on the same socket is refused`() throws {
+    let path = scratch.path("s")
+    let first = try Command(["emulate", "82599", "--socket", path], in: scratch)
+    try first.wait(for: "its socket") { FileManager.default.fileExists(atPath: path) }
+    let second = try Command.run("emulate", "82599", "--socket", path, in: scratch)
+    #expect(second.status == 1 && second.errors.contains(path))
+    first.interrupt()
+    #expect(try first.wait(seconds: 10).status == 0)
+    #expect(!FileManager.default.fileExists(atPath: path))
+  }
+
+  @Test func `dump writes what pktgen's format sends, and tcpdump reads it`() throws {
+    let file = scratch.path("dump.pcap")
+    let result = try Command.run(
+      "dump", "emu:82599,wire=generator,count=500,size=100", "-w", file, "-c", "500", "-s", "64",
+      "--json", in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
+    let captured = try frames(of: file)
+    #expect(captured.count == 500 && captured.allSatisfy { $0.count == 64 })
+    let reader = Process()
+    reader.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    reader.arguments = ["tcpdump", "-nr", file]
+    let pipe = Pipe()
+    reader.standardOutput = pipe
+    reader.standardError = FileHandle.nullDevice
+    try reader.run()
+    let text = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    reader.waitUntilExit()
+    try #require(reader.terminationStatus == 0, "tcpdump is missing: make setup installs it")
+    #expect(text.split(separator: "\n").count == 500)
+    #expect(text.contains("UDP, length 58"))
+  }
+
+  @Test func `pktgen sends as many frames as asked for, at the size asked for`() throws {
+    let file = scratch.path("sent.pcap")
+    let result = try Command.run(
+      "pktgen", "emu:82599,wire=pcap,out=\(file)", "--count", "3000", "--size", "128", "--json",
+      in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
+    #expect(try Event.all(in: result.output).last?.ports?[0].tx_packets == 3000)
+    let sent = try frames(of: file)
+    #expect(sent.count == 3000 && sent.allSatisfy { $0.count == 128 })
+    // IPv4 header checksums are right, and the numbers in order.
+    for (i, frame) in sent.enumerated() {
+      let words = stride(from: 14, to: 34, by: 2).map {
+        UInt32(frame[$0]) << 8 | UInt32(frame[$0 + 1])
+      }
+      let sum = words.reduce(0, +)
+      #expect(sum & 0xFFFF + sum >> 16 == 0xFFFF)
+      #expect(Int(frame[52]) << 8 | Int(frame[53]) == i)
+    }
+  }
+
+  @Test func `a rate is kept`() throws {
+    let result = try Command.run(
+      "pktgen", "emu:82599,wire=sink", "--rate", "2000", "--duration", "2s", "--json", in: scratch)
+    let sent = try #require(try Event.all(in: result.output).last?.ports?[0].tx_packets)
+    // A slow machine may send fewer, never more.
+    #expect(sent > 1000 && sent <= 4040)
+  }
+}
