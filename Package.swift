@@ -31,7 +31,7 @@ let package = Package(
     .executableTarget(
       name: "Forward", dependencies: ["Ixy"], path: "Examples/Forward",
       swiftSettings: [.strictMemorySafety()]),
-    .testTarget(name: "IxyTests", dependencies: ["Ixy", "Emulation"]),
+    .testTarget(name: "IxyTests", dependencies: ["Ixy", "Emulation", "CIxy"]),
     .testTarget(name: "EmulationTests", dependencies: ["Ixy", "Emulation"]),
     .testTarget(name: "VFIOUserTests", dependencies: ["Ixy", "Emulation", "VFIOUser"]),
     .testTarget(

@@ -34,3 +34,15 @@ func write(_ text: String, to path: String) throws(DeviceError) {
     throw .lastError("Write \(text) to \(path)")
   }
 }
+
+extension FileDescriptor {
+  /// Opens a device node for both ways; `advice` says what to do about an error.
+  init(device path: String, advice: (Int32) -> String) throws(DeviceError) {
+    let number = unsafe open(path, O_RDWR | O_CLOEXEC)
+    if number < 0 {
+      let code = errno
+      throw .system("Open \(path)", errno: code, advice: advice(code))
+    }
+    self.init(owning: number)
+  }
+}

@@ -6,7 +6,7 @@ public final class SysfsDevice: PCIDevice {
   public let name: String
   let directory: String
   // Open for as long as the card is ours: it carries the lock.
-  private let config: FileDescriptor
+  let config: FileDescriptor
 
   /// Opens a card that no kernel driver has, and that nobody else drives.
   ///
