@@ -29,8 +29,7 @@ final class CardBench {
     try panel.checkLinks()
     for (i, card) in cards.enumerated() {
       if case .pci(let address) = card {
-        try releaseFromKernel(address, force: force)
-        buses[i] = try SysfsDevice("\(address)")
+        buses[i] = try openCard(address, domain: domain, force: force)
       }
     }
     if !wires.isEmpty { try emulation.start() }
