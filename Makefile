@@ -5,7 +5,7 @@ SWIFT ?= swift
 RELEASE := .build/release/ixy
 STATIC := .build-static/release/ixy
 
-.PHONY: demo build test check vm-test static bench soak fuzz sanitize profile format lint count-lines setup clean
+.PHONY: demo build test check vm-test static format lint count-lines setup clean
 
 demo: build
 	$(RELEASE) demo
@@ -14,13 +14,12 @@ build:
 	$(SWIFT) build -c release --product ixy
 
 # Everything in process, the host's own TCP (as root), and guests at reduced counts.
-test: setup lint build
-	$(SWIFT) test
+test: setup lint static
+	IXY=$(CURDIR)/$(STATIC) $(SWIFT) test
 	Scripts/count-lines
 	Scripts/check-layers
 	Scripts/check-smallest
 	Scripts/check-hotpath
-	$(MAKE) static
 	VM/run --ixy $(STATIC)
 
 check: test

@@ -39,9 +39,9 @@ struct DumpCommand: ParsableCommand {
     let pool = try Mempool(
       domain: bench.domain, buffers: 4096, bufferSize: configuration.bufferSize)
     let reporter = Reporter([Port(device)], json: cardOptions.json)
+    try bench.waitForLinks()
     var limits = Limits(
       duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)
-    try bench.waitForLinks()
     do {
       try capture(device, pool, into: writer, &limits, reporter)
     } catch {

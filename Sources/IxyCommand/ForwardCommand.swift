@@ -35,9 +35,9 @@ struct ForwardCommand: ParsableCommand {
     let ports = devices.map(Port.init)
     let pool = try Mempool(
       domain: bench.domain, buffers: 4096, bufferSize: configuration.bufferSize)
+    try bench.waitForLinks()
     var limits = Limits(
       duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)
-    try bench.waitForLinks()
     let reporter = Reporter(ports, json: cardOptions.json)
     do {
       try forward(ports, pool, batch: batch, touch: touch, &limits, reporter)

@@ -144,7 +144,8 @@ func output(_ object: some Encodable) {
 /// Prints a line at once, so that whoever reads a pipe sees it.
 func output(_ line: String) {
   print(line)
-  fflush(nil)
+  // Nobody reads any more (a pipe into head, a full disk): that is a wish to end, too.
+  if fflush(nil) != 0 { StopSignal.raise() }
 }
 
 /// Prints a message for the user, beside the output.

@@ -23,5 +23,8 @@ enum StopSignal {
     signal(SIGPIPE, SIG_IGN)
   }
 
+  /// Ends the command as Ctrl-C does.
+  static func raise() { isSet.store(true, ordering: .relaxed) }
+
   static var isRaised: Bool { isSet.load(ordering: .relaxed) }
 }
