@@ -43,10 +43,11 @@ struct Regions {
       capability = Self.sparseCapability(sharedPages.ranges)
     }
     let needed = UInt32(32 + capability.count)
-    // A client that has too little room learns how much it needs, and asks again.
+    // A client that has too little room learns how much it needs, and asks again. The offset is named even
+    // then: QEMU takes a capability without one for an error.
     let fits = argsz >= needed
     var reply = [UInt8](
-      words: needed, flags.rawValue, UInt32(index), fits && !capability.isEmpty ? 32 : 0)
+      words: needed, flags.rawValue, UInt32(index), capability.isEmpty ? 0 : 32)
     reply.append(field: UInt64(size(index)))
     reply.append(field: UInt64(0))  // a page lies at its own offset in the file
     if fits { reply += capability }
