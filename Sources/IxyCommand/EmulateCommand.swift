@@ -39,15 +39,15 @@ struct EmulateCommand: ParsableCommand {
       let model = try NIC82599(
         wire: wire, mac: address, family: description.family.model, name: "vfio-user:\(path)",
         sharesQueueRegisters: !noSharedTails)
-      model.onReport = { tell("\(path): \($0)") }
+      model.onReport = { tell($0) }
       let server = try VFIOUserServer(model: model, path: path, sharesPages: !noSharedTails)
-      server.onReport = { tell("\(path): \($0)") }
+      server.onReport = { tell($0) }
       servers.append(server)
       wires.append(wire)
     }
     try panel.checkLinks()
     var hadClient = false
-    VFIOUserServer.run(servers) {
+    VFIOUserServer.run(servers, extra: wires.compactMap(\.readiness)) {
       let hasClient = servers.contains { $0.hasClient }
       hadClient = hadClient || hasClient
       return StopSignal.isRaised || once && hadClient && !hasClient
