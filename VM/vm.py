@@ -137,9 +137,13 @@ class Server:
     def _listens(self, path):
         # A path appears with bind(2), before listen(2): only this table tells the two apart (flag
         # 00010000). A connection as a test would use up the one client that a vfio-user server takes.
+        # Ours listens at PATH.pid first and is linked to its path then: the table keeps the first name.
+        names = (path, f"{path}.{self.process.pid}")
         with contextlib.suppress(OSError):
             with open(f"/proc/{self.process.pid}/net/unix") as table:
-                return any(line.split()[3] == "00010000" and line.endswith(f" {path}\n") for line in table)
+                words = [line.split() for line in table]
+            listening = any(word[3] == "00010000" and word[-1] in names for word in words)
+            return listening and os.path.exists(path)
         return False
 
     @property
