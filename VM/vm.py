@@ -212,6 +212,10 @@ class Port:
                  for key, value in device.items()]
         return [*self.netdev(), "-device", ",".join([model, *words])]
 
+    def wire(self):
+        """The words for `ixy`: the wire of an emulated card of ours whose cable ends at this port."""
+        return f"dgram,local={self._guest},remote={self._host}"
+
     def send(self, frame, timeout=10):
         """Sends one frame; waits while the guest's queue is full."""
         self._socket.settimeout(timeout)

@@ -1,5 +1,13 @@
 """Linux's own ixgbe driver, and DPDK's, drive our emulated 82599 in a guest, over vfio-user."""
 
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+
 from vm import VMError, needs, vfio_user_device
 
 MAC = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"]
@@ -8,9 +16,9 @@ LINKS = [f"link,peer=x,mac={mac}" for mac in MAC]
 # Functions for the guest's tests, and the driver's first minute: cards $a and $b at slots 5 and 6.
 DRIVER = """
 # kernel_is_quiet: fails if the kernel has warned of anything since the driver came.
-# What a slow host makes it say of clocks is not ours.
+# What a slow host makes it say of clocks is not ours, nor what `source_port` does.
 kernel_is_quiet() {
-  _said=$(dmesg -r | grep '^<[0-4]>' | grep -v -e clocksource -e hrtimer)
+  _said=$(dmesg -r | grep '^<[0-4]>' | grep -v -e clocksource -e hrtimer -e ip_local_port_range)
   [ -z "$_said" ] || fail "the kernel says: $_said"
 }
 
@@ -36,11 +44,15 @@ ping_from() {
   says "$_count packets received" ip netns exec $_from ping -q -c $_count -i 0.05 -W 5 "$@" $_to
 }
 
+# source_port NAMESPACE PORT: the next connection's own port; busybox's nc cannot choose.
+source_port() { ip netns exec $1 sysctl -q -w net.ipv4.ip_local_port_range="$2 $2"; }
+
 # transfer FROM TO ADDRESS [PORT]: the file /data by TCP from namespace to namespace, unchanged.
 transfer() {
   ip netns exec $2 sh -c "nc -l -p 5000 <>/hold | md5sum >/received" &
   wait_until 10 listens $2 || fail "nobody listens in $2"
-  ip netns exec $1 nc ${4:+-p $4} $3 5000 </data || fail "cannot connect from $1 to $3"
+  [ -z "$4" ] || source_port $1 $4
+  ip netns exec $1 nc $3 5000 </data || fail "cannot connect from $1 to $3"
   wait
   is "what came from $1 to $2" "$(cat /received)" "$(md5sum </data)"
 }
@@ -77,6 +89,14 @@ def serve(env, wires, family="82599", options=()):
 def boot(env, test, devices, **options):
     """A guest with our cards."""
     return env.guest(test, devices=devices, qemu="new", shared_memory=True, **options)
+
+
+def command(*words):
+    """Runs a command on the host; throws where it fails."""
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise VMError(f"{' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def expect_server_alive(server):
@@ -189,6 +209,243 @@ def scenario_linux_ixgbe_link(env):
         """,
         devices,
         timeout=280,
+    )
+    guest.expect_success()
+    expect_server_alive(server)
+
+
+# The host's side of a tap, in a network namespace. It prints what it got.
+HOST_PROGRAM = """
+import hashlib, os, socket, struct, sys, threading
+
+def answer_names(server):
+    # A name server that knows one address: 10.9.8.7.
+    while True:
+        question, sender = server.recvfrom(1500)
+        end = question.index(0, 12) + 5
+        is_a = question[end - 4 : end - 2] == bytes((0, 1))
+        head = question[:2] + struct.pack("!HHHHH", 0x8580, 1, is_a, 0, 0)
+        answer = struct.pack("!HHHIH", 0xC00C, 1, 1, 60, 4) + bytes((10, 9, 8, 7))
+        server.sendto(head + question[12:end] + (answer if is_a else b""), sender)
+
+names = socket.socket(type=socket.SOCK_DGRAM)
+names.bind(("10.0.0.1", 53))
+threading.Thread(target=answer_names, args=[names], daemon=True).start()
+listener = socket.create_server(("10.0.0.1", 5000))
+print("LISTENS", flush=True)
+connection = listener.accept()[0]
+digest = hashlib.md5()
+while data := connection.recv(1 << 16):
+    digest.update(data)
+connection.close()
+print("RECEIVED", digest.hexdigest(), flush=True)
+sys.stdin.readline()
+data = os.urandom(20 << 20)
+print("SENDS", hashlib.md5(data).hexdigest(), flush=True)
+with socket.create_connection(("10.0.0.2", 5000)) as connection:
+    connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
+    connection.recv(1)
+"""
+
+
+@contextlib.contextmanager
+def host_namespace():
+    """A network namespace of the host, gone afterwards."""
+    name = f"ixy-vm-{os.getpid()}"
+    command("ip", "netns", "add", name)
+    try:
+        yield name
+    finally:
+        command("ip", "netns", "delete", name)
+
+
+@needs("qemu-new", "ixy_static", timeout=240)
+def scenario_linux_ixgbe_host(env):
+    """Linux's ixgbe reaches the host's own TCP/IP stack through our card and a tap interface."""
+    with host_namespace() as name:
+        inside = ["ip", "netns", "exec", name]
+        path = env.path("card")
+        server = env.server(
+            [*inside, env.ixy_static, "emulate", "82599", "--socket", path, "--wire", "tap,name=ixy0"], [path]
+        )
+        command("ip", "-n", name, "address", "add", "10.0.0.1/24", "dev", "ixy0")
+        host = subprocess.Popen([*inside, sys.executable, "-c", HOST_PROGRAM], text=True,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        try:
+            if host.stdout.readline() != "LISTENS\n":
+                raise VMError("the host's program does not start")
+            guest = boot(
+                env,
+                DRIVER + f"""
+                load ixgbe
+                a=$(interface 0000:00:05.0) || exit 1
+                up $a 10.0.0.2/24
+                says "{env.count(10, 100)} packets received" ping -q -c {env.count(10, 100)} -i 0.05 -W 5 10.0.0.1
+                # UDP, whose checksum the card makes and the host verifies.
+                says "10.9.8.7" nslookup -type=a card.test 10.0.0.1
+                data 20
+                echo "DATA $(md5sum </data)."
+                nc 10.0.0.1 5000 </data || fail "cannot connect to the host"
+                nc -l -p 5000 <>/hold | md5sum >/received &
+                wait_until 10 sh -c 'netstat -ltn | grep -q ":5000 "' || fail "nobody listens"
+                echo GUEST-LISTENS
+                wait
+                echo "GOT $(cat /received)."
+                is rx_missed_errors $(ethtool -S $a | sed -n 's/^ *rx_missed_errors: //p') 0
+                kernel_is_quiet
+                """,
+                [vfio_user_device(path, addr="5")],
+                timeout=230,
+            )
+            guest.wait_for("GUEST-LISTENS", timeout=200)
+            expect_same("the host got from the guest", host.stdout.readline().split()[1], guest.wait_for("DATA ").split()[1])
+            host.stdin.write("\n")
+            host.stdin.flush()
+            sent = host.stdout.readline().split()[1]
+            expect_same("the guest got from the host", guest.wait_for("GOT ", timeout=100).split()[1], sent)
+            guest.expect_success()
+            if host.wait(20) != 0:
+                raise VMError("the host's program failed")
+            counters = command(*inside, "cat", "/proc/net/snmp")
+            for kind in ("Tcp", "Udp"):
+                names, values = re.findall(rf"^{kind}: (.*)$", counters, re.MULTILINE)
+                found = dict(zip(names.split(), values.split()))
+                expect_same(f"{kind} checksum errors", found["InCsumErrors"], "0")
+            if int(found["InDatagrams"]) == 0:
+                raise VMError("no UDP datagram came")
+        finally:
+            host.kill()
+            host.wait()
+            server.stop()
+
+
+def expect_same(what, found, wanted):
+    if found != wanted:
+        raise VMError(f"{what}: {found}, not {wanted}")
+
+
+def toeplitz(key, data):
+    """The hash of receive-side scaling: for each set bit of the data, 32 bits of the key from there on."""
+    bits = int.from_bytes(key, "big")
+    hash = 0
+    for place in range(8 * len(data)):
+        if data[place // 8] >> (7 - place % 8) & 1:
+            hash ^= bits >> (8 * len(key) - 32 - place) & 0xFFFFFFFF
+    return hash
+
+
+@needs("qemu-new", "ixy_static", timeout=280)
+def scenario_linux_ixgbe_queues(env):
+    """With four queues, each of Linux's TCP flows stays on the one queue that its hash names, and all carry some."""
+    server, devices = serve(env, LINKS)
+    guest = boot(
+        env,
+        TWO_CARDS + """
+        both
+        ip -n one neighbor replace 10.0.0.2 lladdr 02:00:00:00:00:0b dev $a nud permanent
+        ip -n two neighbor replace 10.0.0.1 lladdr 02:00:00:00:00:0a dev $b nud permanent
+        says "Combined:.*4" ip netns exec two ethtool -l $b
+        ip netns exec two ethtool -x $b
+        echo TABLE-ENDS
+        packets() { for queue in 0 1 2 3; do counter two $b rx_queue_${queue}_packets; done; }
+        dd if=/dev/urandom of=/data bs=1k count=300 2>/dev/null
+        read ports
+        # Neighbour and multicast messages of the start are over.
+        sleep 1
+        for port in $ports; do
+          before=$(packets)
+          transfer one two 10.0.0.2 $port
+          set -- $before
+          after=$(packets)
+          line="FLOW $port"
+          for now in $after; do line="$line $((now - $1))"; shift; done
+          echo "$line."
+        done
+
+        # All at once, to a port of their own each.
+        read ports
+        set -- $(packets)
+        for port in $ports; do
+          mkfifo /hold$port
+          ip netns exec two sh -c "nc -l -p $((port + 1000)) <>/hold$port | md5sum >/received.$port" &
+        done
+        listening() { [ $(ip netns exec two netstat -ltn | grep -c LISTEN) = $(echo $ports | wc -w) ]; }
+        wait_until 20 listening || fail "not all listen"
+        connected() { ip netns exec one netstat -tn | grep ":$1 " | grep -q ESTABLISHED; }
+        for port in $ports; do
+          source_port one $port
+          {
+            until [ -e /go ]; do sleep 0.1; done
+            cat /data
+          } | ip netns exec one nc 10.0.0.2 $((port + 1000)) &
+          wait_until 20 connected $port || fail "no connection from port $port"
+        done
+        touch /go
+        wait
+        for port in $ports; do
+          is "what came by port $port" "$(cat /received.$port)" "$(md5sum </data)"
+        done
+        for now in $(packets); do
+          [ $now -gt $1 ] || fail "a queue carries nothing"
+          shift
+        done
+        is rx_missed_errors $(counter two $b rx_missed_errors) 0
+        kernel_is_quiet
+        """,
+        devices,
+        smp=4,
+        timeout=270,
+    )
+    guest.wait_for("TABLE-ENDS", timeout=120)
+    start = next(i for i, line in enumerate(guest.lines) if "indirection table" in line)
+    text = guest.lines[start:]
+    table = [int(queue) for line in text if re.match(r"^ +\d+: ", line) for queue in line.split()[1:]]
+    key = next(bytes.fromhex(line.replace(":", "")) for line in text if re.match(r"^([0-9a-f]{2}:){39}", line))
+    expect_same("the entries of the table", len(table), 128)
+
+    def ports(target):
+        """{own port: queue} of as many flows for each queue; `target` is the other port of a flow."""
+        chosen = {}
+        for port in range(40000, 50000):
+            flow = bytes((10, 0, 0, 1, 10, 0, 0, 2)) + port.to_bytes(2, "big") + target(port).to_bytes(2, "big")
+            queue = table[toeplitz(key, flow) & 0x7F]
+            if list(chosen.values()).count(queue) < env.count(2, 8):
+                chosen[port] = queue
+        expect_same("queues with flows", sorted(set(chosen.values())), [0, 1, 2, 3])
+        return chosen
+
+    wanted = ports(lambda _: 5000)
+    guest.type(" ".join(map(str, wanted)))
+    guest.type(" ".join(map(str, ports(lambda port: port + 1000))))
+    guest.expect_success()
+    for port, queue in wanted.items():
+        counts = [int(word) for word in guest.wait_for(f"FLOW {port} ").rstrip(".").split()[2:]]
+        # 300 kB are some 207 frames or more, and handshakes.
+        used = [number for number, count in enumerate(counts) if count]
+        if used != [queue] or counts[queue] < 200:
+            raise VMError(f"the flow from port {port} should be on queue {queue} alone: {counts}")
+    expect_server_alive(server)
+
+
+@needs("qemu-new", "ixy_static", timeout=200)
+def scenario_linux_ixgbe_x540(env):
+    """Linux's ixgbe brings up our X540, with its PHY behind MDIO."""
+    server, devices = serve(env, LINKS, family="x540")
+    guest = boot(
+        env,
+        TWO_CARDS + """
+        both
+        says "Port: Twisted Pair" ip netns exec one ethtool $a
+        says "Speed: 10000Mb/s" ip netns exec one ethtool $a
+        is "the device" $(cat /sys/bus/pci/devices/0000:00:05.0/device) 0x1528
+        ping_from one 10 10.0.0.2
+        data 2
+        transfer one two 10.0.0.2
+        transfer two one 10.0.0.1
+        kernel_is_quiet
+        """,
+        devices,
     )
     guest.expect_success()
     expect_server_alive(server)
