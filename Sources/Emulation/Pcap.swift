@@ -54,7 +54,11 @@ enum PcapFormat {
     try readHeader()
   }
 
-  deinit { unsafe buffer.deallocate() }
+  deinit {
+    // Closing alone does not unlock while a child that is just being started has the file, too.
+    flock(file.number, LOCK_UN)
+    unsafe buffer.deallocate()
+  }
 
   /// The next frame; nil at the end of the file.
   ///

@@ -59,8 +59,12 @@ import Ixy
 
   deinit {
     if isNew, !isBegun { unsafe unlink(path) } else { flush() }
+    unlock()
     unsafe buffer.deallocate()
   }
+
+  /// Closing alone does not unlock while a child that is just being started has the file, too.
+  private func unlock() { flock(file.number, LOCK_UN) }
 
   private var isRegular: Bool {
     var status = stat()
@@ -121,6 +125,7 @@ import Ixy
   public func close() throws(DeviceError) {
     begin()
     flush()
+    unlock()
     guard let failure else { return }
     throw .refused(
       "Write the capture", found: "\(failure) \(count) frames are in \(path), \(lost) are not",

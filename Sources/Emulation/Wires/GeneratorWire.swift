@@ -39,6 +39,8 @@ import Ixy
   /// With a rate: when it began, in nanoseconds, and what was made since.
   private var began: UInt64 = 0
   private var made = 0.0
+  /// Read once a batch; tests have their own.
+  var clock: () -> UInt64 = monotonicNanoseconds
   private var sent: UInt64 = 0
   private var received: UInt64 = 0
 
@@ -109,7 +111,7 @@ import Ixy
 
   /// Starts, or goes on; the time in between does not count for the rate.
   public func receiverChanged(isOn: Bool) {
-    if isOn && !self.isOn { restartRate(at: monotonicNanoseconds()) }
+    if isOn && !self.isOn { restartRate(at: clock()) }
     self.isOn = isOn
   }
 
@@ -131,7 +133,7 @@ import Ixy
   @inline(never) private func makeFrames() -> Bool {
     guard isOn else { return false }
     if unsafe cursor < end { return true }
-    let now = monotonicNanoseconds()
+    let now = clock()
     let count = Int(min(remaining, UInt64(framesDue(at: now))))
     if count == 0 { return false }
     remaining -= UInt64(count)
@@ -159,6 +161,6 @@ import Ixy
       restartRate(at: now)
       return 1
     }
-    return Int(min(due, Double(Self.batch)))
+    return Int(max(0, min(due, Double(Self.batch))))
   }
 }

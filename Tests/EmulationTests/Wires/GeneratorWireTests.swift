@@ -1,4 +1,3 @@
-import Glibc
 import Ixy
 import Testing
 
@@ -38,6 +37,15 @@ import Testing
     #expect(wire.takeAll().compactMap(header).map(\.sequence) == [1, 2, 3, 4])
   }
 
+  @Test func `a generator that is stopped has no more frames`() {
+    let wire = generator { _ in }
+    wire.receiverChanged(isOn: true)
+    for _ in 0..<5 { _ = wire.take() }
+    wire.stop()
+    #expect(wire.takeAll().isEmpty)
+    #expect(wire.counts.sent == 5)
+  }
+
   @Test func `looking twice gives the same frame`() throws {
     let wire = generator { $0.count = 2 }
     wire.receiverChanged(isOn: true)
@@ -66,14 +74,13 @@ import Testing
       }
       wire.receiverChanged(isOn: true)
       while let frame = wire.take() {
-        #expect(frame.count == size)
         let words = stride(from: 14, to: 34, by: 2).map {
           UInt32(frame[$0]) << 8 | UInt32(frame[$0 + 1])
         }
         var sum = words.reduce(0, +)
         while sum > 0xFFFF { sum = (sum & 0xFFFF) + (sum >> 16) }
         // An #expect for each of some ten thousand frames would take most of the time of the test.
-        if sum != 0xFFFF || Int(words[1]) != size - 14 {
+        if sum != 0xFFFF || Int(words[1]) != size - 14 || frame.count != size {
           Issue.record("bad header \(frame.prefix(42))")
         }
       }
@@ -102,30 +109,59 @@ import Testing
     #expect(!generator { $0.rate = .frames(10) }.waitsForDescriptors)
   }
 
-  @Test func `a rate is kept`() {
-    let wire = generator { $0.rate = .frames(20_000) }
+  /// A clock that a test moves.
+  private final class Clock {
+    var now: UInt64 = 5_000_000_000
+  }
+
+  private func generator(rate: FrameRate) -> (GeneratorWire, Clock) {
+    let wire = generator { $0.rate = rate }
+    let clock = Clock()
+    wire.clock = { clock.now }
     wire.receiverChanged(isOn: true)
-    let began = monotonicNanoseconds()
-    var count = 0
-    while monotonicNanoseconds() - began < 200_000_000 {
-      while wire.take() != nil { count += 1 }
-      // As a host that sleeps between looks.
-      usleep(100)
+    return (wire, clock)
+  }
+
+  @Test(
+    arguments: [1.0, 999, 20_000, 3_000_000], [1_000, 100_000, 999_999, 9_000_000] as [UInt64])
+  func `a rate is kept, however often the host looks`(rate: Double, step: UInt64) {
+    let (wire, clock) = generator(rate: .frames(rate))
+    let framesPerStep = rate * Double(step) * 1e-9
+    let steps = UInt64(max(10, min(2000, 20_000 / framesPerStep)))
+    for i in 1...steps {
+      clock.now += step
+      while let frame = wire.take() {
+        if header(frame)?.time != clock.now { Issue.record("made at \(clock.now): \(frame)") }
+      }
+      let due = framesPerStep * Double(i)
+      if abs(Double(wire.counts.sent) - due) > 1 { Issue.record("\(wire.counts.sent), not \(due)") }
     }
-    let seconds = Double(monotonicNanoseconds() - began) * 1e-9
-    // A machine that stops us for more than the 10 ms that are caught up with may cost some.
-    #expect(count <= Int(20_000 * seconds) + 1)
-    #expect(count > Int(20_000 * seconds * 0.7))
+  }
+
+  @Test func `a host that was stopped is not flooded afterwards`() {
+    let (wire, clock) = generator(rate: .frames(1_000_000))
+    clock.now += 1_000_000_000
+    #expect(wire.takeAll().count == 1)
+    clock.now += 1_000_000
+    #expect(abs(wire.takeAll().count - 1000) <= 1)
   }
 
   @Test func `time without a receiver is not caught up with`() {
-    let wire = generator { $0.rate = .frames(1000) }
-    wire.receiverChanged(isOn: true)
-    _ = wire.takeAll()
+    let (wire, clock) = generator(rate: .frames(1000))
+    clock.now += 5_000_000
+    #expect(wire.takeAll().count == 5)
     wire.receiverChanged(isOn: false)
-    usleep(100_000)
+    clock.now += 5_000_000
     wire.receiverChanged(isOn: true)
-    #expect(wire.takeAll().count <= 1)
+    #expect(wire.takeAll().isEmpty)
+  }
+
+  @Test func `a clock that goes back stops nothing`() {
+    let (wire, clock) = generator(rate: .frames(1_000_000))
+    clock.now -= 1_000_000
+    _ = wire.takeAll()
+    clock.now += 2_000_000
+    #expect(!wire.takeAll().isEmpty)
   }
 }
 
