@@ -63,8 +63,9 @@ func freeHugePages() -> Int {
 ///
 /// The memory lies on huge pages when enough are free, else on pages of 4 KiB: something translates.
 final class CountedAddresses: DMAAddressing {
-  let space = 64 << 30
-  let largestBlock = 8 << 30
+  // Valgrind has no room for much more.
+  let space = 16 << 30
+  let largestBlock = 4 << 30
   private let list: MapperList
   private var next = UInt64(DMADomain.pageSize)
 
@@ -99,7 +100,7 @@ final class CountedAddresses: DMAAddressing {
       next += UInt64(DMADomain.pageSize)
     }
     throw .refused(
-      "Map \(size) bytes for DMA", found: "there is no room below 64 GiB that every card can reach",
+      "Map \(size) bytes for DMA", found: "there is no room below 16 GiB that every card can reach",
       advice: "Use fewer or smaller mempools.")
   }
 }
