@@ -80,7 +80,8 @@ public struct QueueWaiter: ~Copyable {
   /// Called after each look at all queues; sleeps when it is time.
   ///
   /// - Parameters:
-  ///   - moved: The frames that were found, in all queues together.
+  ///   - moved: The frames that were found, in all queues together; more than 0 also where some were left
+  ///     behind, for want of a buffer or of room in a transmit ring: no interrupt comes for them again.
   ///   - timeout: The longest sleep.
   /// - Throws: When the kernel cannot wait.
   @inline(__always)

@@ -37,6 +37,18 @@ struct CardOptions: ParsableArguments {
   var json = false
 }
 
+/// The option of every command that waits for frames.
+struct InterruptOptions: ParsableArguments {
+  @Option(
+    help: """
+      auto: polls while frames come and sleeps when none has come for 100 microseconds; on: sleeps as soon as
+      no frame is there; off: polls always.
+      """)
+  var interrupts = InterruptMode.auto
+}
+
+extension InterruptMode: ExpressibleByArgument {}
+
 /// Checks a number that a user gave, as argument errors are reported: exit status 64.
 func require(_ value: Int, in range: ClosedRange<Int>, _ option: String) throws {
   if range.contains(value) { return }

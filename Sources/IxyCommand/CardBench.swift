@@ -8,6 +8,8 @@ import VFIOUser
 final class CardBench {
   let domain = DMADomain()
   private(set) var devices: [any EthernetDevice] = []
+  /// How each device is reached.
+  private(set) var buses: [any PCIDevice] = []
   private let force: Bool
   private let panel = PatchPanel()
   /// Where the emulated cards run.
@@ -35,6 +37,7 @@ final class CardBench {
     if !wires.isEmpty { try emulation.start() }
     for bus in buses {
       if let bus {
+        self.buses.append(bus)
         devices.append(try openDevice(bus, domain: domain, configuration: configuration))
       }
     }

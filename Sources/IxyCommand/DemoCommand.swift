@@ -38,7 +38,8 @@ struct DemoCommand: ParsableCommand {
       // No more frames come; those that are on their way are still forwarded.
       emulation.exclusively { generator.stop() }
     }
-    try forward(ports, pool, batch: 32, touch: false, &limits, reporter)
+    var watch = try CardWatch(.off, bench)
+    try forward(ports, pool, batch: 32, touch: false, &watch, &limits, reporter)
     reporter.finish()
     let (sent, arrived) = (generator.counts, bench.wires[1].counts)
     try bench.close()

@@ -19,6 +19,7 @@ struct DumpCommand: ParsableCommand {
   @Option(help: "Ends when no frame came for this time, counted from link up.")
   var exitWhenIdle: DurationArgument?
   @Option(help: "The longest payload of a frame in bytes (68 to 9582).") var mtu = 1500
+  @OptionGroup var interruptOptions: InterruptOptions
   @OptionGroup var cardOptions: CardOptions
 
   func validate() throws {
@@ -42,8 +43,9 @@ struct DumpCommand: ParsableCommand {
     try bench.waitForLinks()
     var limits = Limits(
       duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)
+    var watch = try CardWatch(interruptOptions.interrupts, bench)
     do {
-      try capture(device, pool, into: writer, &limits, reporter)
+      try capture(device, pool, into: writer, &watch, &limits, reporter)
     } catch {
       // What was captured stays a valid file, whatever happened to the card.
       try? writer.close()
@@ -56,11 +58,11 @@ struct DumpCommand: ParsableCommand {
 
   private func capture(
     _ device: any EthernetDevice, _ pool: Mempool, into writer: PcapWriter,
-    _ limits: inout Limits, _ reporter: Reporter
+    _ watch: inout CardWatch, _ limits: inout Limits, _ reporter: Reporter
   ) throws {
     var queue = try device.receiveQueue(0, mempool: pool)
     var batch = PacketBatch(capacity: 64)
-    try poll(&limits, reporter) { limits in
+    try poll(&watch, &limits, reporter) { limits in
       let received = try queue.receive(into: &batch, max: limits.next(64))
       if received == 0 { return 0 }
       // One reading of the clock a batch: it costs as much as a packet.

@@ -17,6 +17,7 @@ struct ForwardCommand: ParsableCommand {
   @Option(help: "Ends after so many frames.") var count: Int?
   @Flag(help: "Adds 1 to the second byte of each frame, the classic benchmark load.")
   var touch = false
+  @OptionGroup var interruptOptions: InterruptOptions
   @OptionGroup var cardOptions: CardOptions
 
   func validate() throws {
@@ -38,9 +39,10 @@ struct ForwardCommand: ParsableCommand {
     try bench.waitForLinks()
     var limits = Limits(
       duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)
+    var watch = try CardWatch(interruptOptions.interrupts, bench)
     let reporter = Reporter(ports, json: cardOptions.json)
     do {
-      try forward(ports, pool, batch: batch, touch: touch, &limits, reporter)
+      try forward(ports, pool, batch: batch, touch: touch, &watch, &limits, reporter)
     } catch {
       reporter.finish()
       throw error

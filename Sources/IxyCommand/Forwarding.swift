@@ -4,20 +4,21 @@ import Ixy
 ///
 /// Two ixgbe cards take the fused path; any other pair goes through batches.
 func forward(
-  _ ports: [Port], _ pool: Mempool, batch: Int, touch: Bool, _ limits: inout Limits,
-  _ reporter: Reporter
+  _ ports: [Port], _ pool: Mempool, batch: Int, touch: Bool, _ watch: inout CardWatch,
+  _ limits: inout Limits, _ reporter: Reporter
 ) throws {
   if let a = ports[0].device as? IxgbeDevice, let b = ports[1].device as? IxgbeDevice {
     var fromA = try a.takeReceiveQueue(0, mempool: pool)
     var fromB = try b.takeReceiveQueue(0, mempool: pool)
     var toA = try a.takeTransmitQueue(0)
     var toB = try b.takeTransmitQueue(0)
-    try poll(&limits, reporter) { limits in
+    try poll(&watch, &limits, reporter) { limits in
       let toTheRight = forward(&fromA, &toB, max: limits.next(batch), touch: touch)
       limits.took(toTheRight)
       let toTheLeft = forward(&fromB, &toA, max: limits.next(batch), touch: touch)
       limits.took(toTheLeft)
-      return toTheRight + toTheLeft
+      // Behind a full ring frames may wait, for which no interrupt comes any more.
+      return toTheRight + toTheLeft + (toA.isFull || toB.isFull ? 1 : 0)
     }
     try drain { toA.reclaim() + toB.reclaim() }
   } else {
@@ -26,7 +27,7 @@ func forward(
     var toA = try ports[0].device.transmitQueue(0)
     var toB = try ports[1].device.transmitQueue(0)
     var packets = PacketBatch(capacity: batch)
-    try poll(&limits, reporter) { limits in
+    try poll(&watch, &limits, reporter) { limits in
       let toTheRight = try fromA.receive(into: &packets, max: limits.next(batch))
       limits.took(toTheRight)
       try send(&packets, by: &toB, of: ports[1], touch: touch)
@@ -67,7 +68,8 @@ private func send(
 
 /// Calls `step`, which says how much it did, until a limit is reached; reports each second.
 func poll(
-  _ limits: inout Limits, _ reporter: Reporter, _ step: (inout Limits) throws -> Int
+  _ watch: inout CardWatch, _ limits: inout Limits, _ reporter: Reporter,
+  _ step: (inout Limits) throws -> Int
 ) throws {
   while true {
     // The clock costs as much as a packet or two: look at it now and then.
@@ -78,7 +80,8 @@ func poll(
       if limits.left == 0 { break }
     }
     if limits.isOver(wasBusy: moved > 0) { return }
-    try reporter.tick()
+    if try reporter.tick() { watch.tick() }
+    try watch.rest(moved: moved)
   }
 }
 

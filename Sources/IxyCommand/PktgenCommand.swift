@@ -34,7 +34,8 @@ struct PktgenCommand: ParsableCommand {
     let reporter = Reporter([port], json: cardOptions.json)
     var queue = try device.transmitQueue(0)
     var batch = PacketBatch(capacity: 32)
-    try poll(&limits, reporter) { limits in
+    var watch = try CardWatch(.off, bench)
+    try poll(&watch, &limits, reporter) { limits in
       let wanted = min(limits.next(32), pace?.due() ?? 32)
       source.fill(&batch, upTo: wanted)
       let sent = try queue.transmit(&batch)

@@ -43,21 +43,22 @@ final class Reporter {
   /// How long the command has run.
   var elapsed: Duration { ContinuousClock.now - start }
 
-  /// Prints the statistics of the last second, when one is over.
+  /// Prints the statistics of the last second, when one is over, and says whether it is.
   ///
   /// Throws when a card is gone: its rings just stay as they are, so that nothing else would notice.
-  func tick() throws {
+  func tick() throws -> Bool {
     let now = ContinuousClock.now
-    if now - last < .seconds(1) { return }
+    if now - last < .seconds(1) { return false }
     for port in ports { _ = try port.device.link() }
     let seconds = (now - last) / .seconds(1)
     last = now
     let steps = ports.map { (port: $0, step: $0.step()) }
     if json {
       output(Event(event: "stats", duration_s: seconds, ports: steps.map(PortReport.init)))
-      return
+    } else {
+      for (port, step) in steps { output(Self.line(port.name, step, seconds)) }
     }
-    for (port, step) in steps { output(Self.line(port.name, step, seconds)) }
+    return true
   }
 
   /// Prints the totals.

@@ -50,6 +50,9 @@ struct ConfigSpace {
 
   mutating func reset() { bytes = initial }
 
+  /// A read of memory was answered with "unsupported request": Status, bit 13 (received master abort).
+  mutating func noteMasterAbort() { bytes[At.status + 1] |= 1 << 5 }
+
   /// Reads 1, 2 or 4 bytes; 0 outside.
   func read(_ offset: Int, width: Int) -> UInt32 {
     guard isInside(offset, width) else { return 0 }

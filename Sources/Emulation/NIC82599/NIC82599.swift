@@ -105,6 +105,8 @@ public final class NIC82599: DeviceModel {
     module = family == .i82599 ? SFPModule() : nil
     semaphores = Semaphores(hasRegisterSemaphore: family != .i82599)
     dma.onViolation = { [weak self] iova, size, isWrite in
+      // A write gets no answer, so the card does not know.
+      if !isWrite { self?.config.noteMasterAbort() }
       self?.reportViolation(iova, size, isWrite)
     }
     resetRegisters()

@@ -79,6 +79,9 @@ extension IxgbeTransmitQueue: TransmitQueue {
     return nil
   }
 
+  /// Whether no packet fits: a fused forward receives none either, though some may wait.
+  public var isFull: Bool { room == 0 }
+
   /// Gives the buffers of packets that are sent back to their mempools, as far as that is known.
   ///
   /// - Returns: The number of packets that the device has not fetched yet.
