@@ -28,13 +28,12 @@ public final class VFIOUserServer {
 
   /// The messages that one `poll` answers, so that the model has its turn.
   private static let burst = 32
-  /// How long a client may stay in the middle of something.
-  private static let patience = Duration.seconds(5)
   /// The reports about one client: more would only fill somebody's disk.
   private static let maxReports = 20
 
   private let listener: ListeningSocket
   private let sharesPages: Bool
+  private let patience: Duration
   private var client: Client?
   private var truncatedPages = ixy_truncated_pages()
 
@@ -48,9 +47,14 @@ public final class VFIOUserServer {
   ///   - path: Where the socket shall be. One that a dead server has left is replaced.
   ///   - sharesPages: Whether clients may map the model's shared pages. Without, each access is a message:
   ///     exact, and slow.
+  ///   - patience: How long a client may stay in the middle of a message, or say nothing at first.
   /// - Throws: `DeviceError` when a server is running there, or the path cannot be used.
-  public init(model: any DeviceModel, path: String, sharesPages: Bool = true) throws(DeviceError) {
+  public init(
+    model: any DeviceModel, path: String, sharesPages: Bool = true,
+    patience: Duration = .seconds(5)
+  ) throws(DeviceError) {
     self.model = model
+    self.patience = patience
     self.path = path
     self.sharesPages = sharesPages
     listener = try ListeningSocket(path: path)
@@ -73,7 +77,7 @@ public final class VFIOUserServer {
       guard let socket = listener.nextClient() else { return 0 }
       client = Client(
         connection: Connection(socket), session: Session(model: model, sharesPages: sharesPages),
-        deadline: .now + Self.patience)
+        deadline: .now + patience)
     }
     var count = 0
     while let client, count < Self.burst {
@@ -85,13 +89,13 @@ public final class VFIOUserServer {
       if client.connection.isSending { break }
       switch client.connection.receive() {
       case .message(let message, let files): handle(message, files, from: client)
-      case .nothing: return checkDeadline(count)
+      case .nothing: return count + checkDeadline()
       case .closed: end("")
       case .broken(let reason): end(reason)
       }
       count += 1
     }
-    return checkDeadline(count)
+    return count + checkDeadline()
   }
 
   private func handle(_ message: Message, _ files: ReceivedFiles, from client: Client) {
@@ -117,16 +121,19 @@ public final class VFIOUserServer {
   }
 
   /// Ends with a client that is in the middle of something for too long.
-  private func checkDeadline(_ count: Int) -> Int {
-    guard let client else { return count }
+  ///
+  /// - Returns: 1 when it did, as if the end were a message.
+  private func checkDeadline() -> Int {
+    guard let client else { return 0 }
     let isIdle = !client.connection.isReceiving && !client.connection.isSending
-    if isIdle, client.session.isNegotiated { return count }
-    if let deadline = client.deadline {
-      if deadline < .now { end("it stopped in the middle of a message") }
-    } else {
-      self.client?.deadline = .now + Self.patience
+    if isIdle, client.session.isNegotiated { return 0 }
+    guard let deadline = client.deadline else {
+      self.client?.deadline = .now + patience
+      return 0
     }
-    return count
+    if .now < deadline { return 0 }
+    end("it stopped in the middle of a message")
+    return 1
   }
 
   /// Ends with the client, because of `reason` if that is not empty.

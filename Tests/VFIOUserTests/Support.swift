@@ -25,24 +25,43 @@ func hex(_ bytes: some Sequence<UInt8>) -> String {
   bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
 }
 
-func makeEventFD() -> FileDescriptor { FileDescriptor(owning: eventfd(0, Int32(EFD_NONBLOCK))) }
+/// A descriptor that can be in an array and in an expectation.
+final class OpenFile {
+  private let file: FileDescriptor
 
-/// What an eventfd has counted since the last call.
-func count(_ eventFD: borrowing FileDescriptor) -> UInt64 {
-  var value: UInt64 = 0
-  return read(eventFD.number, &value, 8) == 8 ? value : 0
+  init(_ number: Int32) { file = FileDescriptor(owning: number) }
+
+  var number: Int32 { file.number }
+
+  /// What an eventfd has counted since the last call.
+  func count() -> UInt64 {
+    var value: UInt64 = 0
+    return read(number, &value, 8) == 8 ? value : 0
+  }
+
+  /// Whether an eventfd is signalled within two seconds.
+  func isSignalled() -> Bool {
+    var entry = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
+    return poll(&entry, 1, 2000) == 1 && count() > 0
+  }
 }
 
-/// Whether an eventfd is signalled within two seconds.
-func isSignalled(_ eventFD: borrowing FileDescriptor) -> Bool {
-  var entry = pollfd(fd: eventFD.number, events: Int16(POLLIN), revents: 0)
-  return poll(&entry, 1, 2000) == 1 && count(eventFD) > 0
-}
+func makeEventFD() -> OpenFile { OpenFile(eventfd(0, Int32(EFD_NONBLOCK))) }
 
-func makeMemory(_ size: Int) -> FileDescriptor {
-  let number = ixy_memfd("test", IXY_MEMFD_CLOEXEC)
+func makeMemory(_ size: Int, name: String = "test") -> OpenFile {
+  let number = ixy_memfd(name, IXY_MEMFD_CLOEXEC)
   ftruncate(number, size)
-  return FileDescriptor(owning: number)
+  return OpenFile(number)
+}
+
+/// The number of descriptors that this process has open on memory of that name.
+func openFiles(named name: String) -> Int {
+  (0..<2048).filter { number in
+    var target = [UInt8](repeating: 0, count: 64)
+    let size = readlink("/proc/self/fd/\(number)", &target, target.count)
+    let text = String(decoding: target.prefix(max(0, size)), as: UTF8.self)
+    return text.contains("memfd:\(name)")
+  }.count
 }
 
 /// A client that sends whatever bytes a test wants, to a server in the same thread.

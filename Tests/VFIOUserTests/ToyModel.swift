@@ -21,13 +21,15 @@ final class ToyModel: DeviceModel {
     static let length = 0x30
     /// A write copies `length` bytes, then signals the vector that was written.
     static let go = 0x34
+    /// The level of INTx: 1 raises it, 0 lowers it.
+    static let level = 0x38
     static let doorbell = 0x1000
     /// What the doorbell said when it was looked at last.
     static let taken = 0x1004
   }
 
   let name = "toy"
-  let barSizes = [0x2000, 0, 0x20, 0, 0, 0]
+  let barSizes = [0x2000, 0, 0x20, 0, 0x1000, 0]
   let configSize: Int
   let interruptCounts = (intx: 1, msi: 4, msix: 20)
   let dma = DMATable()
@@ -63,12 +65,13 @@ final class ToyModel: DeviceModel {
     registers.replaceSubrange(0..<4, with: [0x78, 0x56, 0x34, 0x12])
     memset(pages, 0, 0x2000)
     config = [UInt8](repeating: 0, count: configSize)
-    // Ids, status with a capability list, class: network card. Then MSI at 0x50, MSI-X at 0x70.
+    // Ids, status with a capability list, class: network card. Then MSI at 0x50, MSI-X at 0x70
+    // with its table and pending bits in BAR 4.
     config.replaceSubrange(0..<12, with: [0x86, 0x80, 0xAB, 0x15, 0, 0, 0x10, 0, 1, 0, 0, 2])
     config[0x34] = 0x50
     config[0x3D] = 1
     config.replaceSubrange(0x50..<0x54, with: [0x05, 0x70, 0x84, 0])
-    config.replaceSubrange(0x70..<0x74, with: [0x11, 0, 19, 0])
+    config.replaceSubrange(0x70..<0x7C, with: [0x11, 0, 19, 0, 4, 0, 0, 0, 4, 8, 0, 0])
   }
 
   func readConfig(_ offset: Int, width: Int) -> UInt32 {
@@ -103,6 +106,7 @@ final class ToyModel: DeviceModel {
       registers[offset + byte] = UInt8(truncatingIfNeeded: value >> UInt64(8 * byte))
     }
     events &+= 1
+    if bar == 0, offset == Register.level { setLevel(value != 0) }
     if bar == 0, offset == Register.go { copy(signal: Int(truncatingIfNeeded: value)) }
   }
 
@@ -122,6 +126,8 @@ final class ToyModel: DeviceModel {
   /// Raises the level of INTx, or lowers it.
   func setLevel(_ isHigh: Bool) {
     level = isHigh
+    // Status, bit 3: a guest's vfio-pci looks there whether the interrupt is this device's.
+    config[6] = isHigh ? config[6] | 8 : config[6] & ~8
     if isHigh { interrupts?.signal(.intx, vector: 0) }
   }
 
