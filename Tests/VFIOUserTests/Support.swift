@@ -68,6 +68,7 @@ func openFiles(named name: String) -> Int {
 final class RawClient {
   let socket: FileDescriptor
   let server: VFIOUserServer
+  private var room = [UInt8](repeating: 0, count: 65536)
 
   init(_ server: VFIOUserServer) throws {
     self.server = server
@@ -87,7 +88,6 @@ final class RawClient {
   func receive() -> (bytes: [UInt8], files: Int) {
     var result: [UInt8] = []
     var files = 0
-    var room = [UInt8](repeating: 0, count: 65536)
     while true {
       var numbers = [Int32](repeating: -1, count: 16)
       var count: Int32 = 16
