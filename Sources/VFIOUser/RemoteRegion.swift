@@ -47,8 +47,8 @@ import Ixy
   /// The areas of the sparse mapping capability; nil when there is none in the chain.
   private static func areas(in payload: [UInt8], at start: Int) throws(Refusal) -> [Range<Int>]? {
     var next = start
-    // Each capability lies behind the one before, so that no chain is endless.
-    var last = 0
+    // Each capability lies behind the one before, so that no chain is endless; the first behind the fields.
+    var last = 31
     while next != 0 {
       guard next > last, next <= payload.count else { throw Refusal("capabilities go astray") }
       last = next

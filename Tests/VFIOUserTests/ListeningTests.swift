@@ -107,34 +107,34 @@ import Testing
 
   @Test func `a client that says nothing does not keep others waiting for ever`() throws {
     let server = try VFIOUserServer(
-      model: ToyModel(), path: socketPath(), patience: .milliseconds(20))
+      model: ToyModel(), path: socketPath(), patience: .milliseconds(200))
     let silent = try RawClient(server)
     let next = try RawClient(server)
-    usleep(30_000)
+    usleep(250_000)
     try next.negotiate()
     #expect(silent.receive().bytes.isEmpty)
   }
 
   @Test func `a client that stops in the middle of a message is disconnected`() throws {
     let server = try VFIOUserServer(
-      model: ToyModel(), path: socketPath(), patience: .milliseconds(20))
+      model: ToyModel(), path: socketPath(), patience: .milliseconds(200))
     let client = try RawClient(server)
     try client.negotiate()
     client.send([1, 0, 9, 0])
     _ = server.poll()
     #expect(server.hasClient)
-    usleep(30_000)
+    usleep(250_000)
     _ = server.poll()
     #expect(!server.hasClient)
   }
 
   @Test func `a client that is idle between messages stays`() throws {
     let server = try VFIOUserServer(
-      model: ToyModel(), path: socketPath(), patience: .milliseconds(20))
+      model: ToyModel(), path: socketPath(), patience: .milliseconds(200))
     let client = try RawClient(server)
     try client.negotiate()
     _ = server.poll()
-    usleep(30_000)
+    usleep(250_000)
     _ = server.poll()
     #expect(try client.refusal(.reset) == nil)
   }
