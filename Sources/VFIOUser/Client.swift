@@ -1,4 +1,4 @@
-import Emulation
+import CIxy
 import Glibc
 import Ixy
 
@@ -19,6 +19,9 @@ public final class VFIOUserDevice: PCIDevice {
 
   /// Connects to the server at `path`.
   ///
+  /// From here on memory that the server truncates under our hands reads as all ones: SIGBUS is handled for
+  /// the whole process.
+  ///
   /// - Parameters:
   ///   - path: Its socket.
   ///   - name: How messages shall name the device; nil makes it `vfio-user:` and the path.
@@ -28,6 +31,7 @@ public final class VFIOUserDevice: PCIDevice {
     throws(DeviceError)
   {
     self.name = name ?? "vfio-user:\(path)"
+    ixy_survive_truncation()
     let socket: Int32
     switch connectSocket(to: path, limit: timeout) {
     case .success(let connected): socket = connected

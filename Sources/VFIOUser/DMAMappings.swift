@@ -15,8 +15,12 @@ import Ixy
     var size: Int { Int(last - iova) + 1 }
   }
 
-  /// As both sides assume when nobody names another limit.
-  private static let maxCount = 65535
+  /// The most mappings of one client; said in our capabilities.
+  ///
+  /// The kernel gives a process 65,530, of which several clients and the process itself need some.
+  static let maxCount = 16384
+  /// The most bytes of one client: a few of them must fit into the address space of a process.
+  private static let maxBytes = 4 << 40
   private static let pageSize: UInt64 = 4096
   /// Flags of DMA_MAP.
   private static let (read, write): (UInt32, UInt32) = (1, 2)
@@ -26,6 +30,8 @@ import Ixy
   private let table: DMATable
   /// In ascending order, without overlap.
   private var ranges: [Range] = []
+  /// The sizes of all ranges that have memory.
+  private var bytes = 0
 
   init(_ table: DMATable) { self.table = table }
 
@@ -52,10 +58,14 @@ import Ixy
     guard place == ranges.count || ranges[place].iova > range.last else {
       throw Refusal(EEXIST, "\(String(iova, radix: 16)) is mapped already")
     }
-    guard ranges.count < Self.maxCount else { throw Refusal(ENOSPC, "too many mappings") }
+    guard ranges.count < Self.maxCount else { throw Refusal(ENOSPC, "too much is mapped") }
     if let file = files.takeFirst() {
+      guard range.size <= Self.maxBytes - bytes else {
+        throw Refusal(ENOSPC, "too much is mapped")
+      }
       try map(file, offset: offset, range, isWritable: flags & Self.write != 0)
       range.hasMemory = true
+      bytes += range.size
     }
     ranges.insert(range, at: place)
   }
@@ -136,7 +146,9 @@ import Ixy
   }
 
   private func drop(_ range: Range) {
-    if range.hasMemory { table.unmap(iova: range.iova, size: range.size) }
+    guard range.hasMemory else { return }
+    table.unmap(iova: range.iova, size: range.size)
+    bytes -= range.size
   }
 
   /// Takes all mappings away: the client is gone, or asks for it.

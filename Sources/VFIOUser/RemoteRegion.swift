@@ -1,4 +1,3 @@
-import CIxy
 import Glibc
 import Ixy
 
@@ -85,7 +84,6 @@ import Ixy
         offset <= UInt64(Int32.max), Int(offset) + area.upperBound <= status.st_size
       else { throw Refusal("the shared pages are not in its file") }
     }
-    ixy_survive_truncation()
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | Int32(MAP_NORESERVE)
     let space = unsafe mmap(nil, size, PROT_NONE, flags, -1, 0)
     guard let space = unsafe space, unsafe space != MAP_FAILED else {

@@ -51,7 +51,7 @@ struct Capabilities: Equatable {
   var json: [UInt8] {
     let members =
       "\"max_msg_fds\":\(maxFiles),\"max_data_xfer_size\":\(maxData),"
-      + "\"write_multiple\":\(writesMultiple)"
+      + "\"max_dma_maps\":\(DMAMappings.maxCount),\"write_multiple\":\(writesMultiple)"
     return Array("{\"capabilities\":{\(members)}}".utf8) + [0]
   }
 

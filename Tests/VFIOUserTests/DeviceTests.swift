@@ -189,6 +189,22 @@ import Testing
     }
   }
 
+  @Test func `several threads use one device`() throws {
+    try withServer(ToyModel()) { path in
+      let bar = try VFIOUserDevice(path: path).bar(2)
+      let threads = (0..<4).map { thread in
+        TestThread {
+          for round in 0..<500 {
+            let value = UInt64(thread * 1000 + round)
+            bar.write(value, to: 8 * thread, width: 8)
+            #expect(bar.read(8 * thread, width: 8) == value)
+          }
+        }
+      }
+      for thread in threads { thread.join() }
+    }
+  }
+
   @Test func `a client that finds nobody learns how to start a server`() throws {
     let error = #expect(throws: DeviceError.self) { try VFIOUserDevice(path: "/tmp/nobody") }
     #expect(try #require(error).description.contains("ixy emulate 82599 --socket /tmp/nobody"))

@@ -252,6 +252,20 @@ import Testing
     #expect(bar.read(0x1004, width: 4) == 0xFFFF_FFFF)
   }
 
+  @Test func `memory of ours that the server truncates reads as all ones`() throws {
+    let server = try FakeServer { _, reply in reply }
+    let device = try VFIOUserDevice(path: server.path)
+    let domain = DMADomain()
+    try device.attach(to: domain)
+    let memory = try domain.allocate(4096)
+    memory.base.storeBytes(of: 1, as: UInt64.self)
+    // What a server could do with the descriptor that it got.
+    ftruncate(memory.block.file.number, 0)
+    #expect(memory.base.load(as: UInt64.self) == .max)
+    memory.base.storeBytes(of: 1, as: UInt64.self)
+    #expect(memory.base.load(as: UInt64.self) == 1)
+  }
+
   @Test func `a server with many vectors too many misbehaves`() throws {
     let server = try FakeServer { message, reply in
       var reply = reply
@@ -316,25 +330,18 @@ final class FakeServer: @unchecked Sendable {
   private let isStopped = Atomic<Bool>(false)
   private let change: @Sendable (Message, Reply) -> Reply
   private let listener: ListeningSocket
-  private var thread = pthread_t()
+  private var thread: TestThread?
 
   init(_ change: @escaping @Sendable (Message, Reply) -> Reply) throws {
     self.change = change
     listener = try ListeningSocket(path: path)
     // The thread is joined before this object goes.
-    let argument = Unmanaged.passUnretained(self).toOpaque()
-    pthread_create(
-      &thread, nil,
-      { argument in
-        guard let argument else { return nil }
-        Unmanaged<FakeServer>.fromOpaque(argument).takeUnretainedValue().run()
-        return nil
-      }, argument)
+    thread = TestThread { [unowned self] in run() }
   }
 
   deinit {
     isStopped.store(true, ordering: .relaxed)
-    pthread_join(thread, nil)
+    thread?.join()
   }
 
   private var goesOn: Bool { !isStopped.load(ordering: .relaxed) }
@@ -343,7 +350,8 @@ final class FakeServer: @unchecked Sendable {
     guard let model = try? ToyModel() else { return }
     while goesOn {
       guard let socket = listener.nextClient() else {
-        usleep(500)
+        var entry = listener.pollEntry
+        poll(&entry, 1, 20)
         continue
       }
       let number = socket.number
@@ -360,7 +368,7 @@ final class FakeServer: @unchecked Sendable {
     case .closed, .broken: return false
     case .nothing:
       var entry = connection.pollEntry
-      poll(&entry, 1, 5)
+      poll(&entry, 1, 20)
       return true
     case .message(let message, let files):
       if message.isReply {

@@ -167,6 +167,32 @@ import Testing
     #expect(openFiles(named: "mapped") == 1)
   }
 
+  @Test func `a client cannot take all of the address space`() throws {
+    let file = makeMemory(3 << 40)
+    let payload = mapPayload(0, 3 << 40)
+    #expect(try client.refusal(.mapDMA, payload, files: [file.number]) == nil)
+    let second = mapPayload(8 << 40, 3 << 40)
+    #expect(try client.refusal(.mapDMA, second, files: [file.number]) == ENOSPC)
+    #expect(try unmap(0, 3 << 40) == nil)
+    #expect(try client.refusal(.mapDMA, second, files: [file.number]) == nil)
+  }
+
+  @Test func `a client cannot take all mappings of the process`() throws {
+    let file = makeMemory(4096)
+    for index in 0..<DMAMappings.maxCount {
+      client.send(
+        Message(id: 1, command: .mapDMA, payload: mapPayload(UInt64(index) << 12, 4096)).bytes,
+        files: [file.number])
+      _ = client.server.poll()
+      _ = client.receive()
+    }
+    #expect(model.dma.count == DMAMappings.maxCount)
+    let payload = mapPayload(1 << 40, 4096)
+    #expect(try client.refusal(.mapDMA, payload, files: [file.number]) == ENOSPC)
+    #expect(try unmap(0, 1 << 63) == nil)
+    #expect(model.dma.count == 0)
+  }
+
   @Test func `memory that is truncated reads as all ones`() throws {
     let file = makeMemory(8192)
     #expect(try client.refusal(.mapDMA, mapPayload(0, 8192), files: [file.number]) == nil)

@@ -153,33 +153,49 @@ func withServer<Result>(
 
 /// Servers that run on a thread of their own until `stop`.
 final class ServerJob {
-  // The test's thread leaves servers and models alone until `stop` has returned.
-  private final class Shared: @unchecked Sendable {
-    var servers: [VFIOUserServer]
-    let isStopped = Atomic<Bool>(false)
-    init(_ servers: [VFIOUserServer]) { self.servers = servers }
+  private var servers: [VFIOUserServer]
+  private let isStopped: Flag
+  private let thread: TestThread
+
+  private final class Flag: Sendable {
+    let value = Atomic<Bool>(false)
   }
 
-  private let shared: Shared
-  private var thread = pthread_t()
-
   init(_ servers: [VFIOUserServer]) {
-    shared = Shared(servers)
-    let argument = Unmanaged.passRetained(shared).toOpaque()
-    pthread_create(
-      &thread, nil,
-      { argument in
-        guard let argument else { return nil }
-        let shared = Unmanaged<Shared>.fromOpaque(argument).takeRetainedValue()
-        VFIOUserServer.run(shared.servers) { shared.isStopped.load(ordering: .acquiring) }
-        return nil
-      }, argument)
+    let flag = Flag()
+    self.servers = servers
+    isStopped = flag
+    thread = TestThread {
+      VFIOUserServer.run(servers) { flag.value.load(ordering: .acquiring) }
+    }
   }
 
   /// Stops, and drops the servers.
   func stop() {
-    shared.isStopped.store(true, ordering: .releasing)
-    pthread_join(thread, nil)
-    shared.servers = []
+    isStopped.value.store(true, ordering: .releasing)
+    thread.join()
+    servers = []
   }
+}
+
+/// A thread, to be joined before what it uses is used again.
+final class TestThread {
+  private var thread = pthread_t()
+
+  private final class Body {
+    let call: () -> Void
+    init(_ call: @escaping () -> Void) { self.call = call }
+  }
+
+  init(_ body: @escaping () -> Void) {
+    pthread_create(
+      &thread, nil,
+      { argument in
+        guard let argument else { return nil }
+        Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().call()
+        return nil
+      }, Unmanaged.passRetained(Body(body)).toOpaque())
+  }
+
+  func join() { pthread_join(thread, nil) }
 }
