@@ -8,6 +8,7 @@ struct EEPROM {
   private static let checksum: UInt16 = 0xBABA
 
   private(set) var words = [UInt16](repeating: 0xFFFF, count: Self.size)
+  private var pins = EEPROMPins()
   private var readRegister: UInt32 = 0
   private var writeRegister: UInt32 = 0
 
@@ -76,6 +77,15 @@ struct EEPROM {
     writeRegister = value & 0xFFFF_FFFC | 2
     let place = Int(value >> 2 & 0x3FFF)
     if value & 1 != 0, place < words.count { words[place] = UInt16(value >> 16) }
+  }
+
+  /// A write to EEC; what EEC reads then.
+  mutating func drivePins(_ value: UInt32) -> UInt32 { pins.drive(value, &words) }
+
+  /// The card was reset: what was going on is over, the words stay.
+  mutating func reset() {
+    pins = EEPROMPins()
+    (readRegister, writeRegister) = (0, 0)
   }
 
   /// A word; all ones beyond the end.

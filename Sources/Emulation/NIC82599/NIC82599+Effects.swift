@@ -64,6 +64,7 @@ extension NIC82599 {
     case .softwarePins:
       // As an input (direction in bit 10), SDP2 says that the module's cage is full.
       if new & 1 << 10 == 0 { store(new | 1 << 2, at: home, twin: home) }
+    case .eepromControl: store(eeprom.drivePins(new), at: home, twin: home)
     case .mdioCommand: link.runMDIO(raw)
     case .autoc: link.update()
     case .flowDirectorControl:

@@ -158,6 +158,7 @@ public final class NIC82599: DeviceModel {
     store(mac.lowRegister, at: 0x0A200, twin: 0x05400)
     store(mac.highRegister, at: 0x0A204, twin: 0x05404)
     shared.latchAll(registers)
+    eeprom.reset()
     twoWire = 0xF
     receiver.configurationChanged()
     transmitter.configurationChanged()
@@ -189,10 +190,7 @@ public final class NIC82599: DeviceModel {
     if mayMoveFrames {
       moved = receiver.poll(wire, limit: Self.framesPerStep)
       moved += transmitter.poll(wire, limit: Self.framesPerStep)
-      if moved > 0 {
-        statistics.flush()
-        shared.latchHeads(registers)
-      }
+      if moved > 0 { shared.latchHeads(registers) }
     }
     interruptUnit.deliver()
     return moved

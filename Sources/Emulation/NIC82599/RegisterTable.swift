@@ -39,8 +39,7 @@ enum RegisterTable {
     .init("TCPTIMER", 0x0004C),
     .init("LEDCTL", 0x00200, reset: 0x0504_0100),
     .init("EXVET", 0x05078, reset: 0x8100 << 16),
-    // PRES (8), ARD (9), ADDR_SIZE (10) and SIZE (14:11) are the card's; GNT (7) is never given, as
-    // no EEPROM is behind the bit-banged pins.
+    // DO (3), GNT (7), PRES (8), ARD (9), ADDR_SIZE (10) and SIZE (14:11) are the card's.
     .init("EEC", 0x10010, reset: 0x2730, writable: 0x77, effect: .eepromControl),
     .init("EERD", 0x10014, .command, effect: .eepromRead),
     .init("EEWR", 0x10018, .command, effect: .eepromWrite),

@@ -73,6 +73,74 @@ import Testing
   }
 }
 
+/// Bit-bangs EEC as a driver does.
+private struct SerialHost {
+  let card: TestCard
+  private let eec = 0x10010
+
+  init(_ card: TestCard) {
+    self.card = card
+    set(0x40)
+    #expect(card[eec] & 0x80 != 0, "granted")
+    deselect()
+  }
+
+  private func set(_ bits: UInt32) { card[eec] = card[eec] & ~0x7F | bits }
+  private func deselect() {
+    set(0x42)
+    set(0x40)
+  }
+
+  /// Ends the command before; sends bytes; reads some.
+  func command(_ bytes: [UInt8], reading count: Int = 0) -> [UInt8] {
+    deselect()
+    for byte in bytes {
+      for bit in (0..<8).reversed() {
+        let data: UInt32 = byte >> UInt8(bit) & 1 == 1 ? 4 : 0
+        for clock: UInt32 in [0, 1, 0] { set(0x40 | data | clock) }
+      }
+    }
+    let read = (0..<count).map { _ in
+      (0..<8).reduce(UInt8(0)) { byte, _ in
+        set(0x41)
+        defer { set(0x40) }
+        return byte << 1 | (card[eec] & 8 != 0 ? 1 : 0)
+      }
+    }
+    deselect()
+    return read
+  }
+}
+
+@Suite struct EEPROMPinTests {
+  @Test func `the pins are granted while they are asked for`() throws {
+    let card = try TestCard()
+    card[0x10010] = 0x2770
+    #expect(card[0x10010] == 0x27F0)
+    card[0x10010] = 0x2730
+    #expect(card[0x10010] == 0x2730)
+  }
+
+  @Test func `words come out bit by bit, low byte first`() throws {
+    let host = SerialHost(try TestCard())
+    #expect(host.command([0x05], reading: 1) == [0], "ready")
+    #expect(host.command([0x03, 0x00, 0x00], reading: 6) == [0x02, 0x00, 0x5E, 0x10, 0x20, 0x30])
+    #expect(host.command([0x03, 0x00, 0x2A], reading: 2) == [0xFA, 0xFA])
+    #expect(host.command([0x03, 0xFF, 0xFF], reading: 2) == [0xFF, 0x02], "around the end")
+  }
+
+  @Test func `words are written after they were enabled`() throws {
+    let host = SerialHost(try TestCard())
+    _ = host.command([0x02, 0x02, 0x00, 0x34, 0x12])
+    #expect(host.command([0x03, 0x02, 0x00], reading: 2) == [0xFF, 0xFF])
+    _ = host.command([0x06])
+    _ = host.command([0x02, 0x02, 0x00, 0x34, 0x12])
+    #expect(host.command([0x03, 0x02, 0x00], reading: 2) == [0x34, 0x12])
+    _ = host.command([0x02, 0x02, 0x00, 0x00, 0x00])
+    #expect(host.command([0x03, 0x02, 0x00], reading: 2) == [0x34, 0x12], "disabled again")
+  }
+}
+
 /// Bit-bangs I2CCTL as a driver does.
 private struct TwoWireHost {
   let card: TestCard
