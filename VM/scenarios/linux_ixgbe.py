@@ -1,12 +1,15 @@
 """Linux's own ixgbe driver, and DPDK's, drive our emulated 82599 in a guest, over vfio-user."""
 
 import contextlib
-import hashlib
+import mmap
 import os
+import random
 import re
 import socket
+import struct
 import subprocess
 import sys
+import time
 
 from vm import VMError, needs, vfio_user_device
 
@@ -613,3 +616,214 @@ def scenario_linux_ixgbe_self_test(env):
     )
     guest.expect_success()
     expect_server_alive(server)
+
+
+@needs("qemu-new", "ixy_static", "dpdk", timeout=200)
+def scenario_dpdk_testpmd(env):
+    """DPDK's testpmd in a guest forwards between two of our cards, by vfio-pci behind an IOMMU."""
+    ports = [env.port("left"), env.port("right")]
+    server, devices = serve(env, [f"{port.wire()},mac={mac}" for port, mac in zip(ports, MAC)])
+    guest = boot(
+        env,
+        """
+        bind_vfio 0000:00:05.0 0
+        bind_vfio 0000:00:06.0 0
+        huge_pages 64
+        echo BOUND
+        dpdk-testpmd -l 0,1 -a 0000:00:05.0 -a 0000:00:06.0 -- --forward-mode=io --auto-start \\
+          --total-num-mbufs=4096 --nb-cores=1 2>&1
+        """,
+        devices,
+        archives=[env.dpdk()],
+        viommu=True,
+        smp=2,
+        memory=768,
+        huge_pages=64,
+        timeout=190,
+    )
+    guest.wait_for("Press enter to exit", timeout=150)
+    count = env.count(300, 20000)
+    for source, target in (ports, ports[::-1]):
+        sent = [test_frame(number, 60 + number * 1454 // count) for number in range(count)]
+        got = []
+        # As many at a time as the socket between the two holds.
+        for start in range(0, count, 50):
+            source.send_all(sent[start : start + 50], per_second=1000)
+            for _ in sent[start : start + 50]:
+                got.append(target.expect(lambda frame: frame[12:14] == b"\x88\xb5", timeout=20))
+        if got != sent:
+            changed = sum(a != b for a, b in zip(got, sent))
+            raise VMError(f"{source.name} to {target.name}: {changed} of {count} frames came changed or in another order")
+    guest.type()
+    guest.expect_success(timeout=60)
+    text = "\n".join(guest.lines)
+    for port in (0, 1):
+        if not re.search(rf"Forward statistics for port {port} .*\n +RX-packets: {count} ", text):
+            raise VMError(f"testpmd has not counted {count} frames on port {port}")
+    expect_server_alive(server)
+
+
+def test_frame(number, size):
+    """A frame of an experimental type, with bytes that follow from its number."""
+    head = bytes.fromhex("02000000000c" "02000000000d" "88b5") + number.to_bytes(4, "big")
+    return head + bytes((number * 7 + place) & 0xFF for place in range(size - len(head)))
+
+
+class RawClient:
+    """A vfio-user client that says what it likes."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20)
+        self.socket.connect(path)
+        self.number = 0
+        self.call(1, struct.pack("<HH", 0, 1) + b'{"capabilities":{"max_msg_fds":8}}\0')
+
+    def send(self, kind, payload, flags=0, files=()):
+        self.number = (self.number + 1) & 0xFFFF
+        message = struct.pack("<HHIII", self.number, kind, 16 + len(payload), flags, 0) + payload
+        socket.send_fds(self.socket, [message], files)
+
+    def call(self, kind, payload, files=()):
+        """Sends a command; returns the payload of its answer, None for an error."""
+        self.send(kind, payload, files=files)
+        head = self._take(16)
+        _, _, size, flags, _ = struct.unpack("<HHIII", head)
+        payload = self._take(size - 16)
+        return None if flags & 0x20 else payload
+
+    def _take(self, size):
+        data = b""
+        while len(data) < size:
+            part = self.socket.recv(size - len(data))
+            if not part:
+                raise VMError("the server has closed the connection")
+            data += part
+        return data
+
+    def map(self, file, offset, iova, size, flags):
+        if self.call(2, struct.pack("<IIQQQ", 32, flags, offset, iova, size), files=[file]) is None:
+            raise VMError("the server refuses a mapping")
+
+    def write(self, region, offset, value, size=4):
+        payload = struct.pack("<QII", offset, region, size) + (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+        self.send(10, payload, flags=0x10)
+
+    def read(self, region, offset, size=4):
+        return self.call(9, struct.pack("<QII", offset, region, size))
+
+
+def storm(path, seed, rounds):
+    """Maps some memory, and fills registers and descriptors with nonsense. Returns whether the memory around
+    what was mapped is untouched."""
+    chance = random.Random(seed)
+    page, pages = 4096, 64
+    readable, writable = range(16, 20), range(20, 48)
+    canary = bytes((place * 37 + 11) & 0xFF for place in range(page))
+    file = os.memfd_create("storm")
+    os.ftruncate(file, page * pages)
+    memory = mmap.mmap(file, page * pages)
+    memory[:] = canary * pages
+    client = RawClient(path)
+    base = 0x100000
+    client.map(file, readable[0] * page, base + readable[0] * page, len(readable) * page, 1)
+    client.map(file, writable[0] * page, base + writable[0] * page, len(writable) * page, 3)
+    client.write(7, 4, 0x407, 2)
+
+    def value():
+        kinds = [0, 0xFFFFFFFF, 1 << chance.randrange(32), chance.getrandbits(32),
+                 chance.randrange(600), base + chance.randrange(page * pages)]  # fmt: skip
+        return chance.choice(kinds)
+
+    def rings():
+        # Nonsense in which the card can work a little: rings that lie in the memory or beside it.
+        client.write(0, 0x4240, 0x8C0F | chance.choice([0, 0x8000]))
+        client.write(0, 0x5080, 0x702)
+        client.write(0, 0x3000, 1)
+        client.write(0, 0x4A80, 1)
+        for bank in (0x1000, 0x6000, 0x1040, 0x6040):
+            client.write(0, bank + 0x28, 0)
+            client.write(0, bank, base + chance.randrange(pages) * page + chance.choice([0, 0x80, 0xF80]))
+            client.write(0, bank + 4, chance.choice([0, 0, 0, value()]))
+            client.write(0, bank + 8, chance.choice([0, 128, 0x1000, 0x20000, value()]))
+            client.write(0, bank + 0x14, chance.choice([0x02000402, value()]))
+            client.write(0, bank + 0x28, 1 << 25 | value())
+            client.write(0, bank + 0x18, chance.randrange(300))
+        for _ in range(40):
+            place = chance.choice(writable) * page + 16 * chance.randrange(page // 16)
+            memory[place : place + 8] = (base + chance.randrange(page * pages)).to_bytes(8, "little")
+            memory[place + 8 : place + 16] = chance.choice([
+                chance.getrandbits(64), 0x2B000000 | 1500 | 1514 << 46, 0x0B000040, 0xFB0000FF | chance.getrandbits(64)
+            ]).to_bytes(8, "little")  # fmt: skip
+
+    for _ in range(rounds):
+        rings()
+        for _ in range(60):
+            # 1, 2 and 8 bytes, too, and places that are not aligned.
+            size = chance.choice([4, 4, 4, 4, 1, 2, 8])
+            offset = chance.choice([chance.randrange(0x20000), chance.choice((0x1000, 0x6000)) + chance.randrange(0x80)])
+            client.write(0, offset & ~3 if size == 4 else offset, value(), size)
+        client.write(chance.choice([2, 4, 6, 7, 9]), chance.randrange(4096), value())
+        client.write(7, 4, 0x407, 2)
+        client.write(7, 0x48, 0, 1)
+        if client.read(0, 8) is None:
+            raise VMError("STATUS cannot be read after the storm")
+    client.socket.close()
+    untouched = [page_number for page_number in range(pages) if page_number not in writable]
+    ok = all(memory[number * page : (number + 1) * page] == canary for number in untouched)
+    written = any(memory[number * page : (number + 1) * page] != canary for number in writable)
+    if not written:
+        raise VMError("nothing was written: this was no storm")
+    memory.close()
+    os.close(file)
+    return ok
+
+
+@needs("qemu-new", "ixy_static", timeout=280)
+def scenario_linux_ixgbe_nonsense(env):
+    """After a client's and a guest's nonsense in registers and descriptors the server serves on, and says what it refused."""
+    server, devices = serve(env, LINKS)
+    held = held_by(server)
+    for seed in range(env.count(4, 40)):
+        if not storm(env.path(f"card{seed % 2}"), seed, 30):
+            raise VMError(f"seed {seed}: memory that was not mapped for it has changed")
+        expect_server_alive(server)
+    if "refused to" not in server.stderr:
+        raise VMError("the server has refused nothing, or not said it")
+    guest = boot(
+        env,
+        TWO_CARDS + """
+        both
+        ping_from one 3 10.0.0.2
+        bar=$(cut -d' ' -f1 /sys/bus/pci/devices/0000:00:05.0/resource | head -1)
+        poke() { devmem $(printf 0x%x $((bar + $1))) 32 $2; }
+        # Rings, tails, filters, vectors: under the driver's hands.
+        for value in 0xffffffff 0xdeadbeef 0; do
+          for register in $((0x1000)) $((0x1008)) $((0x1018)) $((0x6000)) $((0x6004)) $((0x6018)) $((0x6010)) \\
+            $((0x1028)) $((0x6028)) $((0x2100)) $((0x4240)) $((0x4268)) $((0x5088)) $((0xec80)) $((0x900)) \\
+            $((0x808)) $((0x820)) $((0x898)) $((0x5818)) $((0x4a80)) $((0x3000)) $((0x10010)) $((0x28)); do
+            poke $register $value
+          done
+          ip netns exec one ping -q -c 1 -W 1 10.0.0.2 >/dev/null
+        done
+        dmesg -c >/dev/null
+        rmmod ixgbe
+        dmesg -c >/dev/null
+        load ixgbe
+        a=$(interface 0000:00:05.0) || exit 1
+        b=$(interface 0000:00:06.0) || exit 1
+        both
+        ping_from one 3 10.0.0.2
+        kernel_is_quiet
+        """,
+        devices,
+        append="iomem=relaxed",
+    )
+    guest.expect_success()
+    expect_server_alive(server)
+    guest.kill()
+    deadline = time.monotonic() + 10
+    while (now := held_by(server)) != held:
+        if time.monotonic() > deadline:
+            raise VMError(f"the server holds {now} after the guest, {held} before")
+        time.sleep(0.1)
