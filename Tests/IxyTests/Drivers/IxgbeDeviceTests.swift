@@ -78,6 +78,12 @@ import Testing
     #expect(throws: DeviceError.self) { _ = try IxgbeDevice(bus, domain: DMADomain()) }
   }
 
+  @Test func `a card with too few registers is refused`() throws {
+    let model = try NIC82599(wire: TestWire(), mac: MACAddress(bits: 0x02_00_00_00_00_01))
+    let bus = RenamedDevice(model, PCIIdentity(0x8086, 0x10FB), barSize: 4096)
+    #expect(throws: DeviceError.self) { _ = try IxgbeDevice(bus, domain: DMADomain()) }
+  }
+
   @Test func `all ids of the reference have a driver`() {
     let ids: [UInt16] = [
       0x10FB, 0x10F7, 0x1514, 0x1517, 0x10F8, 0x10F9, 0x10FC, 0x1507, 0x151C, 0x1529, 0x152A,
@@ -93,18 +99,24 @@ import Testing
   }
 }
 
-/// A card with another identity.
+/// A card with another identity, or fewer registers.
 private final class RenamedDevice: PCIDevice {
   private let inner: InProcessDevice
   private let identity: PCIIdentity
 
-  init(_ model: NIC82599, _ identity: PCIIdentity) {
+  private let barSize: Int?
+
+  init(_ model: NIC82599, _ identity: PCIIdentity, barSize: Int? = nil) {
     inner = InProcessDevice(model)
     self.identity = identity
+    self.barSize = barSize
   }
 
   var name: String { "renamed" }
-  func bar(_ index: Int) throws(DeviceError) -> BAR { try inner.bar(index) }
+  func bar(_ index: Int) throws(DeviceError) -> BAR {
+    if let barSize { return ForwardedBAR(NoRegisters(), size: barSize) }
+    return try inner.bar(index)
+  }
   func readConfig(_ offset: Int, width: Int) throws(DeviceError) -> UInt32 {
     if offset == 0 { return UInt32(identity.vendor) | UInt32(identity.device) << 16 }
     return try inner.readConfig(offset, width: width)
@@ -113,4 +125,9 @@ private final class RenamedDevice: PCIDevice {
     try inner.writeConfig(value, to: offset, width: width)
   }
   func attach(to domain: DMADomain) throws(DeviceError) { try inner.attach(to: domain) }
+}
+
+private final class NoRegisters: RegisterAccess {
+  func read(_ offset: Int, width: Int) -> UInt64 { 0 }
+  func write(_ value: UInt64, to offset: Int, width: Int) {}
 }
