@@ -238,6 +238,8 @@ private typealias Reg = IxgbeRegister
     let stopped: Void? = try? bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) {
       !$0.isEnabled
     }
+    // A read flushes the writes before it; a card that polls shared pages takes them in now.
+    _ = bar[Reg.status]
     // §4.6.7.1.2: what is on its way arrives within 100 microseconds.
     usleep(100)
     return stopped != nil
