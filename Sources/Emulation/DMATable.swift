@@ -6,15 +6,31 @@ import Ixy
 @safe struct DMAWindow {
   var iova: UInt64 = 0
   var size: UInt64 = 0
-  var base: UnsafeMutableRawPointer?
+  /// Never used as long as `size` is 0.
+  var base = unsafe UnsafeMutableRawPointer(bitPattern: 1).unsafelyUnwrapped
   var isWritable = false
+
+  /// Where the byte at `iova` is; nil when it is not in this mapping.
+  @inline(__always)
+  func pointer(to iova: UInt64) -> UnsafeMutableRawPointer? {
+    let offset = iova &- self.iova
+    guard offset < size else { return nil }
+    return unsafe base.advanced(by: Int(truncatingIfNeeded: offset))
+  }
+
+  /// The same without its last `count` bytes.
+  func shortened(by count: Int) -> DMAWindow {
+    var shorter = self
+    shorter.size -= min(size, UInt64(max(count, 0)))
+    return shorter
+  }
 
   /// Where `count` bytes from `iova` are; nil when not all of them are in this mapping.
   @inline(__always)
   func pointer(to iova: UInt64, count: Int) -> UnsafeMutableRawPointer? {
     let offset = iova &- self.iova
     guard offset < size, size &- offset >= UInt64(truncatingIfNeeded: count) else { return nil }
-    return unsafe base.map { unsafe $0 + Int(truncatingIfNeeded: offset) }
+    return unsafe base.advanced(by: Int(truncatingIfNeeded: offset))
   }
 }
 

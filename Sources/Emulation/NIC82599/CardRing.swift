@@ -10,15 +10,31 @@ import CIxy
 
   private var iova: UInt64 = 0
   private(set) var count = 0
-  /// The next descriptor that the card uses.
-  private(set) var head = 0
   private var tail = 0
-  /// How many descriptors, from the head on, are the card's.
-  private(set) var owned = 0
-  /// The ring in our memory; nil as long as it is not known, or not in one piece.
-  private(set) var start: UnsafeMutableRawPointer?
+  /// How many descriptors, from `next` on, are the card's, when the ring is in one piece of our memory.
+  private(set) var ready = 0
+  /// How many, from `index` on, when that is not known, or not so.
+  private var unmapped = 0
+  /// The descriptor at the head, the first one, and the end of that piece.
+  private(set) var next = unsafe CardRing.nowhere
+  private var start = unsafe CardRing.nowhere
+  private var end = unsafe CardRing.nowhere
+  private var isMapped = false
+  /// The head, unless `isMapped`.
+  private var index = 0
   /// A descriptor could not be reached: nothing is done until the mappings change.
-  private(set) var isBroken = false
+  private var isBroken = false
+
+  /// What pointers are that are not used.
+  private static var nowhere: UnsafeMutableRawPointer {
+    unsafe UnsafeMutableRawPointer(bitPattern: 1).unsafelyUnwrapped
+  }
+
+  /// How many descriptors, from the head on, are the card's.
+  var owned: Int { ready + unmapped }
+
+  /// The next descriptor that the card uses.
+  var head: Int { unsafe isMapped ? (next - start) / Self.stride : index }
 
   /// Takes base, length, head and tail from the registers of its bank.
   mutating func latch(_ registers: RegisterFile, bank: Int) {
@@ -26,9 +42,9 @@ import CIxy
     // The low 7 bits of base and length are not stored (reference, sections 5 and 6).
     iova = high << 32 | UInt64(registers[bank + EngineRegister.Bank.base] & ~0x7F)
     count = Int(registers[bank + EngineRegister.Bank.length] & 0xF_FF80) / Self.stride
-    head = Int(registers[bank + EngineRegister.Bank.head])
-    tail = Int(registers[bank + EngineRegister.Bank.tail])
     forgetMapping()
+    index = Int(registers[bank + EngineRegister.Bank.head])
+    tail = Int(registers[bank + EngineRegister.Bank.tail])
     recount()
   }
 
@@ -40,55 +56,67 @@ import CIxy
 
   /// Takes a head that the driver has written.
   mutating func setHead(_ value: UInt32) {
-    head = Int(value)
+    forgetMapping()
+    index = Int(value)
     recount()
   }
 
   private mutating func recount() {
-    guard head < count, tail < count else {
-      owned = 0
-      return
-    }
-    owned = tail >= head ? tail - head : tail + count - head
+    let head = head
+    (ready, unmapped) = (0, 0)
+    guard head < count, tail < count else { return }
+    let owned = tail >= head ? tail - head : tail + count - head
+    if isMapped { ready = owned } else { unmapped = owned }
   }
 
-  /// Gives `n` descriptors back to the driver.
+  /// Gives the descriptor at `next`, one of those that are ready, back to the driver.
   @inline(__always)
-  mutating func advance(by n: Int = 1) {
-    head += n
-    if head >= count { head -= count }
-    owned -= n
+  mutating func pass(_ descriptor: UnsafeMutableRawPointer) {
+    let following = unsafe descriptor.advanced(by: Self.stride)
+    unsafe next = unsafe following == end ? start : following
+    ready &-= 1
   }
+
+  /// Gives `n` descriptors back to the driver, wherever they are.
+  mutating func advance(by n: Int) {
+    let place = wrap(head + n)
+    if isMapped {
+      unsafe next = unsafe start + place * Self.stride
+      ready -= n
+    } else {
+      index = place
+      unmapped -= n
+    }
+  }
+
+  private func wrap(_ place: Int) -> Int { place < count ? place : place - count }
 
   /// Forgets where the ring is in our memory: the mappings have changed.
   mutating func forgetMapping() {
-    unsafe start = nil
-    isBroken = false
+    index = head
+    (ready, unmapped) = (0, owned)
+    (isMapped, isBroken) = (false, false)
   }
 
   /// Descriptor number `offset` from the head, which must be the card's.
   ///
   /// - Returns: nil when it is not mapped, or not aligned; the ring is then broken.
-  @inline(__always)
   mutating func descriptor(_ offset: Int, in dma: DMATable) -> UnsafeMutableRawPointer? {
-    var index = head + offset
-    if index >= count { index -= count }
-    if let start = unsafe start { return unsafe start + index * Self.stride }
-    return unsafe translate(index, dma)
-  }
-
-  @inline(never)
-  private mutating func translate(_ index: Int, _ dma: DMATable) -> UnsafeMutableRawPointer? {
+    let place = wrap(head + offset)
+    if isMapped { return unsafe start + place * Self.stride }
     if isBroken { return nil }
     if let window = dma.window(at: iova, forWriting: true),
       let all = unsafe window.pointer(to: iova, count: count * Self.stride),
       unsafe Self.isAligned(all)
     {
-      unsafe start = unsafe all
-      return unsafe all + index * Self.stride
+      unsafe (start, end) = unsafe (all, all + count * Self.stride)
+      unsafe next = unsafe all + index * Self.stride
+      (ready, unmapped) = (owned, 0)
+      isMapped = true
+      return unsafe all + place * Self.stride
     }
     // With an IOMMU in a guest each page of the ring is a mapping of its own.
-    let address = iova &+ UInt64(index * Self.stride)
+    let address = iova &+ UInt64(place * Self.stride)
     if let one = unsafe dma.pointer(to: address, count: Self.stride, forWriting: true),
       unsafe Self.isAligned(one)
     {

@@ -43,6 +43,12 @@ enum Checksum {
     return sum &+ (carry ? 1 : 0)
   }
 
+  /// Whether a sum over data and its checksum says that they fit; sums are never 0 here.
+  ///
+  /// Folding keeps the remainder, and all bits set means 0.
+  @inline(__always)
+  static func isGood(_ sum: UInt64) -> Bool { sum % 0xFFFF == 0 }
+
   /// A sum in 16 bits, in the byte order of memory.
   @inline(__always)
   static func fold(_ sum: UInt64) -> UInt16 {

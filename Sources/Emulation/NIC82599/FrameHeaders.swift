@@ -6,12 +6,8 @@ struct FrameHeaders {
   var packetType: UInt32 = 0
   /// IPCS, L4CS, UDPCS, IPE and L4E, as in an advanced descriptor's third word.
   var status: UInt32 = 0
-  /// Where the IP header's addresses are; 0 without IP.
-  var addressesAt = 0
   /// Where the ports are; 0 unless the frame is TCP or UDP, and no fragment.
-  var portsAt = 0
-  /// For a UDP fragment over IPv4: the sum of its payload, and its identification above.
-  var fragment: UInt32 = 0
+  var ports = 0
 
   /// Packet types (descriptor reference, 1.3).
   enum Kind {
@@ -33,46 +29,57 @@ struct FrameHeaders {
     static let headerError: UInt32 = 1 << 31
   }
 
+  /// Numbers of protocols over IP.
+  private enum Transport {
+    static let tcp: UInt8 = 6
+    static let udp: UInt8 = 17
+    static let sctp: UInt8 = 132
+  }
+
   /// The headers of a frame of at least 60 bytes, whose network header is at `network`.
   @inline(__always)
-  static func find(
-    in frame: UnsafeRawPointer, count: Int, network: Int
+  static func find(in frame: UnsafeRawPointer, count: Int, network: Int) -> FrameHeaders {
+    unsafe isPlainIPv4(frame, network)
+      ? plainIPv4(frame, count, network) : findOther(frame, count, network)
+  }
+
+  /// Whether an IPv4 header of 20 bytes follows: nearly all frames have one.
+  @inline(__always)
+  static func isPlainIPv4(_ frame: UnsafeRawPointer, _ network: Int) -> Bool {
+    let word = unsafe frame.loadUnaligned(fromByteOffset: network - 2, as: UInt32.self).bigEndian
+    return word & 0xFFFF_FF00 == 0x0800_4500
+  }
+
+  /// The headers of any other frame.
+  @inline(never)
+  static func findOther(
+    _ frame: UnsafeRawPointer, _ count: Int, _ network: Int
   ) -> FrameHeaders {
-    // 0x0800 and 0x86DD, as a little-endian processor reads them.
     switch unsafe frame.loadUnaligned(fromByteOffset: network - 2, as: UInt16.self).bigEndian {
-    case 0x0800:
-      if unsafe frame.load(fromByteOffset: network, as: UInt8.self) == 0x45 {
-        return unsafe plainIPv4(frame, count, network)
-      }
-      return unsafe ipv4WithOptions(frame, count, network)
-    case 0x86DD: return unsafe ipv6(frame, count, network)
-    default: return FrameHeaders()
+    case 0x0800: unsafe ipv4WithOptions(frame, count, network)
+    case 0x86DD: unsafe ipv6(frame, count, network)
+    default: FrameHeaders()
     }
   }
 
-  /// An IPv4 header of 20 bytes: nearly all of them.
+  /// An IPv4 header of 20 bytes.
   @inline(__always)
-  private static func plainIPv4(
+  static func plainIPv4(
     _ frame: UnsafeRawPointer, _ count: Int, _ network: Int
   ) -> FrameHeaders {
     let first = unsafe frame.loadUnaligned(fromByteOffset: network, as: UInt64.self)
     let second = unsafe frame.loadUnaligned(fromByteOffset: network + 8, as: UInt64.self)
     let third = unsafe UInt64(frame.loadUnaligned(fromByteOffset: network + 16, as: UInt32.self))
-    // Each half has 32 bits: five of them do not overflow.
-    let low = (first & 0xFFFF_FFFF) &+ (first >> 32)
-    let sum = low &+ (second & 0xFFFF_FFFF) &+ (second >> 32) &+ third
     var found = FrameHeaders(packetType: Kind.ipv4, status: Status.headerChecked)
-    if Checksum.fold(sum) != 0xFFFF { found.status |= Status.headerError }
-    found.addressesAt = network + 12
-    let total = Int(UInt16(truncatingIfNeeded: first >> 16).bigEndian)
-    let fragment = UInt16(truncatingIfNeeded: first >> 48).bigEndian
+    if !Checksum.isGood(Checksum.add(Checksum.add(first, second), third)) {
+      found.status |= Status.headerError
+    }
     // MF, or an offset: a fragment, whose ports and checksum are not looked at.
-    if fragment & 0x3FFF == 0 {
+    if UInt16(truncatingIfNeeded: first >> 48) & UInt16(0x3FFF).bigEndian == 0 {
+      let total = Int(UInt16(truncatingIfNeeded: first >> 16).bigEndian)
       unsafe found.findTransport(
-        frame, count, at: network + 20, size: total - 20,
+        frame, count, at: network &+ 20, size: total &- 20,
         kind: UInt8(truncatingIfNeeded: second >> 8), addresses: (second >> 32) &+ third)
-    } else {
-      unsafe found.sumFragment(frame, count, network, 20, total)
     }
     return found
   }
@@ -83,88 +90,62 @@ struct FrameHeaders {
     _ frame: UnsafeRawPointer, _ count: Int, at: Int, size: Int, kind: UInt8,
     addresses: @autoclosure () -> UInt64
   ) {
-    guard size >= 8, at + size <= count else {
-      // Truncated: the type stands, and nothing more can be said.
-      packetType |= Self.type(of: kind)
-      return
-    }
+    // Truncated, the type stands, and nothing more can be said.
+    let isWhole = size >= 8 && size <= count &- at
     switch kind {
-    case 6:
-      packetType |= Kind.tcp
-      portsAt = at
-      unsafe checkTransport(frame + at, size, kind, addresses())
-    case 17:
+    case Transport.udp:
       packetType |= Kind.udp
-      portsAt = at
+      guard isWhole else { return }
+      ports = at
       // A UDP checksum of 0 means that there is none.
-      if unsafe frame.loadUnaligned(fromByteOffset: at + 6, as: UInt16.self) != 0 {
-        status |= Status.udpChecked
-        unsafe checkTransport(frame + at, size, kind, addresses())
+      if unsafe frame.loadUnaligned(fromByteOffset: at &+ 6, as: UInt16.self) != 0 {
+        unsafe status |= Self.checkUDP(frame + at, size, addresses())
       }
-    case 132:
+    case Transport.tcp:
+      packetType |= Kind.tcp
+      guard isWhole else { return }
+      ports = at
+      if size >= 20 { unsafe status |= Self.checkSum(frame + at, size, kind, addresses()) }
+    case Transport.sctp:
       packetType |= Kind.sctp
-      unsafe checkSCTP(frame + at, size)
+      if isWhole { unsafe status |= Self.checkSCTP(frame + at, size) }
     default: break
     }
   }
 
-  private static func type(of kind: UInt8) -> UInt32 {
-    switch kind {
-    case 6: Kind.tcp
-    case 17: Kind.udp
-    case 132: Kind.sctp
-    default: 0
+  @inline(never)
+  private static func checkUDP(
+    _ start: UnsafeRawPointer, _ size: Int, _ addresses: UInt64
+  ) -> UInt32 {
+    let length = unsafe Int(start.loadUnaligned(fromByteOffset: 4, as: UInt16.self).bigEndian)
+    // A length that cannot be: it is not known what the checksum covers.
+    if length < 8 || length > size {
+      return Status.udpChecked | Status.transportChecked | Status.transportError
     }
+    return unsafe Status.udpChecked | checkSum(start, length, Transport.udp, addresses)
   }
 
   /// Sums a TCP or UDP segment with its pseudo header.
-  private mutating func checkTransport(
+  @inline(never)
+  private static func checkSum(
     _ start: UnsafeRawPointer, _ size: Int, _ kind: UInt8, _ addresses: UInt64
-  ) {
-    var covered = size
-    if kind == 17 {
-      covered = unsafe Int(start.loadUnaligned(fromByteOffset: 4, as: UInt16.self).bigEndian)
-      // A length that cannot be: the checksum covers nothing that is known.
-      guard covered >= 8, covered <= size else {
-        status |= Status.transportChecked | Status.transportError
-        return
-      }
-    } else if size < 20 {
-      return
-    }
-    let pseudo = UInt64(UInt16(kind).bigEndian) &+ UInt64(UInt32(covered).bigEndian)
-    let sum = unsafe Checksum.add(Checksum.sum(start, covered), Checksum.add(addresses, pseudo))
-    status |= Status.transportChecked
-    if Checksum.fold(sum) != 0xFFFF { status |= Status.transportError }
+  ) -> UInt32 {
+    let pseudo = UInt64(UInt16(kind).bigEndian) &+ UInt64(UInt32(size).bigEndian)
+    let sum = unsafe Checksum.add(Checksum.sum(start, size), Checksum.add(addresses, pseudo))
+    return Status.transportChecked | (Checksum.isGood(sum) ? 0 : Status.transportError)
   }
 
-  private mutating func checkSCTP(_ start: UnsafeRawPointer, _ size: Int) {
-    guard size >= 12 else { return }
+  private static func checkSCTP(_ start: UnsafeRawPointer, _ size: Int) -> UInt32 {
+    guard size >= 12 else { return 0 }
     var zero: UInt32 = 0
     var state = unsafe CyclicCheck.sctp.extend(.max, start, 8)
     state = unsafe CyclicCheck.sctp.extend(state, &zero, 4)
     state = unsafe ~CyclicCheck.sctp.extend(state, start + 12, size - 12)
-    status |= Status.transportChecked
-    if unsafe state != start.loadUnaligned(fromByteOffset: 8, as: UInt32.self).littleEndian {
-      status |= Status.transportError
-    }
+    let isGood =
+      unsafe state == start.loadUnaligned(fromByteOffset: 8, as: UInt32.self).littleEndian
+    return Status.transportChecked | (isGood ? 0 : Status.transportError)
   }
 
-  /// The sum of the payload of a UDP fragment over IPv4, for drivers that gather fragments.
-  @inline(never)
-  private mutating func sumFragment(
-    _ frame: UnsafeRawPointer, _ count: Int, _ network: Int, _ header: Int, _ total: Int
-  ) {
-    guard total >= header, network + total <= count,
-      unsafe frame.load(fromByteOffset: network + 9, as: UInt8.self) == 17
-    else { return }
-    let sum = unsafe Checksum.fold(Checksum.sum(frame + network + header, total - header)).bigEndian
-    let identification = unsafe frame.loadUnaligned(fromByteOffset: network + 4, as: UInt16.self)
-      .bigEndian
-    fragment = UInt32(sum) | UInt32(identification) << 16
-  }
-
-  @inline(never)
   private static func ipv4WithOptions(
     _ frame: UnsafeRawPointer, _ count: Int, _ network: Int
   ) -> FrameHeaders {
@@ -173,10 +154,9 @@ struct FrameHeaders {
     guard version >> 4 == 4, header >= 20, network + header <= count else { return FrameHeaders() }
     var found = FrameHeaders(
       packetType: Kind.ipv4 | Kind.ipv4Options, status: Status.headerChecked)
-    if unsafe Checksum.fold(Checksum.sum(frame + network, header)) != 0xFFFF {
+    if unsafe !Checksum.isGood(Checksum.sum(frame + network, header)) {
       found.status |= Status.headerError
     }
-    found.addressesAt = network + 12
     let total = unsafe Int(
       frame.loadUnaligned(fromByteOffset: network + 2, as: UInt16.self).bigEndian)
     let fragment = unsafe frame.loadUnaligned(fromByteOffset: network + 6, as: UInt16.self)
@@ -186,13 +166,10 @@ struct FrameHeaders {
         frame, count, at: network + header, size: total - header,
         kind: frame.load(fromByteOffset: network + 9, as: UInt8.self),
         addresses: Checksum.sum(frame + network + 12, 8))
-    } else {
-      unsafe found.sumFragment(frame, count, network, header, total)
     }
     return found
   }
 
-  @inline(never)
   private static func ipv6(
     _ frame: UnsafeRawPointer, _ count: Int, _ network: Int
   ) -> FrameHeaders {
@@ -200,14 +177,13 @@ struct FrameHeaders {
       unsafe frame.load(fromByteOffset: network, as: UInt8.self) >> 4 == 6
     else { return FrameHeaders() }
     var found = FrameHeaders(packetType: Kind.ipv6)
-    found.addressesAt = network + 8
     let size = unsafe Int(
       frame.loadUnaligned(fromByteOffset: network + 4, as: UInt16.self).bigEndian)
     let end = network + 40 + size
     var at = network + 40
     var kind = unsafe frame.load(fromByteOffset: network + 6, as: UInt8.self)
-    // Hop-by-hop options, routing, authentication, destination options, mobility: each says what
-    // follows and how long it is. A chain of more than eight is not followed.
+    // Hop-by-hop options, routing, fragment, authentication, destination options, mobility: each says
+    // what follows and how long it is. A chain of more than eight is not followed.
     for _ in 0..<8 {
       guard [0, 43, 44, 51, 60, 135].contains(kind), at + 8 <= min(end, count) else { break }
       found.packetType |= Kind.ipv6Extensions
@@ -221,5 +197,28 @@ struct FrameHeaders {
       frame, count, at: at, size: end - at, kind: kind,
       addresses: Checksum.sum(frame + network + 8, 32))
     return found
+  }
+
+  /// The sum of the payload of a UDP fragment over IPv4, and its identification above: for drivers that
+  /// put fragments together.
+  ///
+  /// - Returns: nil when the frame is none.
+  static func fragment(
+    in frame: UnsafeRawPointer, count: Int, network: Int
+  ) -> UInt32? {
+    let type = unsafe frame.loadUnaligned(fromByteOffset: network - 2, as: UInt16.self).bigEndian
+    let version = unsafe frame.load(fromByteOffset: network, as: UInt8.self)
+    let header = Int(version & 0xF) * 4
+    let total = unsafe Int(
+      frame.loadUnaligned(fromByteOffset: network + 2, as: UInt16.self).bigEndian)
+    let offset = unsafe frame.loadUnaligned(fromByteOffset: network + 6, as: UInt16.self).bigEndian
+    guard type == 0x0800, version >> 4 == 4, header >= 20, total >= header,
+      network + total <= count, offset & 0x3FFF != 0,
+      unsafe frame.load(fromByteOffset: network + 9, as: UInt8.self) == Transport.udp
+    else { return nil }
+    let sum = unsafe Checksum.fold(Checksum.sum(frame + network + header, total - header)).bigEndian
+    let identification = unsafe frame.loadUnaligned(fromByteOffset: network + 4, as: UInt16.self)
+      .bigEndian
+    return UInt32(sum) | UInt32(identification) << 16
   }
 }

@@ -7,22 +7,28 @@
   static let fcs = 4
 
   /// Frames in one direction, as far as they are not in the registers.
-  @safe private struct Pending {
-    /// By the number of leading zero bits of their length in 32 bits.
-    let sizes = UnsafeMutablePointer<UInt32>.allocate(capacity: 33)
-    /// Those of exactly 64 bytes, which is a class of its own.
-    var shortest: UInt32 = 0
+  private struct Pending {
     var broadcast: UInt32 = 0
     var multicast: UInt32 = 0
     var frames: UInt64 = 0
     var octets: UInt64 = 0
 
-    init() { unsafe sizes.initialize(repeating: 0, count: 33) }
+    mutating func count(_ start: UInt64) {
+      if start & AddressFilter.broadcast == AddressFilter.broadcast {
+        broadcast &+= 1
+      } else {
+        multicast &+= 1
+      }
+    }
   }
 
   private let registers: RegisterFile
-  private let received = UnsafeMutablePointer<Pending>.allocate(capacity: 1)
-  private let sent = UnsafeMutablePointer<Pending>.allocate(capacity: 1)
+  private var received = Pending()
+  private var sent = Pending()
+  /// Frames by their length in units of 64 bytes; those of exactly 64 bytes are in the first place.
+  private let receivedSizes = UnsafeMutablePointer<UInt32>.allocate(capacity: sizeCount)
+  private let sentSizes = UnsafeMutablePointer<UInt32>.allocate(capacity: sizeCount)
+  private static let sizeCount = 512
   /// Frames that did not reach a queue, and their bytes: in TPR and TOR only.
   private var lostFrames: UInt32 = 0
   private var lostOctets: UInt64 = 0
@@ -31,48 +37,35 @@
 
   init(registers: RegisterFile) {
     self.registers = registers
-    unsafe received.initialize(to: Pending())
-    unsafe sent.initialize(to: Pending())
+    unsafe receivedSizes.initialize(repeating: 0, count: Self.sizeCount)
+    unsafe sentSizes.initialize(repeating: 0, count: Self.sizeCount)
   }
 
   deinit {
-    unsafe received.pointee.sizes.deallocate()
-    unsafe received.deallocate()
-    unsafe sent.pointee.sizes.deallocate()
-    unsafe sent.deallocate()
+    unsafe receivedSizes.deallocate()
+    unsafe sentSizes.deallocate()
   }
 
   // MARK: Each frame
 
-  /// A frame of `length` bytes with FCS was stored.
+  /// A frame of `length` bytes with FCS was stored; its destination begins `start`.
   @inline(__always)
-  func countReceived(_ length: Int, to destination: UInt64) {
-    unsafe Self.count(received, length, destination)
+  func countReceived(_ length: Int, start: UInt64) {
+    unsafe count(receivedSizes, length)
+    if start & 1 != 0 { received.count(start) }
   }
 
-  /// A frame of `length` bytes with FCS was sent.
+  /// A frame of `length` bytes with FCS was sent; its destination begins `start`.
   @inline(__always)
-  func countSent(_ length: Int, to destination: UInt64) {
-    unsafe Self.count(sent, length, destination)
+  func countSent(_ length: Int, start: UInt64) {
+    unsafe count(sentSizes, length)
+    if start & 1 != 0 { sent.count(start) }
   }
 
   @inline(__always)
-  private static func count(
-    _ pending: UnsafeMutablePointer<Pending>, _ length: Int, _ destination: UInt64
-  ) {
-    let length = UInt32(truncatingIfNeeded: length)
-    unsafe pending.pointee.sizes[length.leadingZeroBitCount] &+= 1
-    if length == 64 { unsafe pending.pointee.shortest &+= 1 }
-    if destination & 1 != 0 { unsafe countGroup(pending, destination) }
-  }
-
-  @inline(never)
-  private static func countGroup(_ pending: UnsafeMutablePointer<Pending>, _ destination: UInt64) {
-    if destination == AddressFilter.broadcast {
-      unsafe pending.pointee.broadcast &+= 1
-    } else {
-      unsafe pending.pointee.multicast &+= 1
-    }
+  private func count(_ sizes: UnsafeMutablePointer<UInt32>, _ length: Int) {
+    // SAFETY: the index is less than `sizeCount`.
+    unsafe sizes[length == 64 ? 0 : length >> 6 & (Self.sizeCount - 1)] &+= 1
   }
 
   // MARK: What did not reach a queue
@@ -117,8 +110,8 @@
     let counter = receiveCounter(of: queue)
     registers[EngineRegister.qprc(counter)] &+= UInt32(truncatingIfNeeded: frames)
     addPair(EngineRegister.qbrcl(counter), EngineRegister.qbrcl(counter) + 4, UInt64(octets))
-    unsafe received.pointee.frames += UInt64(frames)
-    unsafe received.pointee.octets += UInt64(octets)
+    received.frames += UInt64(frames)
+    received.octets += UInt64(octets)
   }
 
   /// Frames that were sent from a queue since the last poll, and their bytes without FCS.
@@ -126,8 +119,8 @@
     let counter = Int(registers[EngineRegister.tqsm(queue / 4)] >> (8 * (queue % 4)) & 0xF)
     registers[EngineRegister.qptc(counter)] &+= UInt32(truncatingIfNeeded: frames)
     addPair(EngineRegister.qbtcl(counter), EngineRegister.qbtcl(counter) + 4, UInt64(octets))
-    unsafe sent.pointee.frames += UInt64(frames)
-    unsafe sent.pointee.octets += UInt64(octets)
+    sent.frames += UInt64(frames)
+    sent.octets += UInt64(octets)
   }
 
   /// The set of counters that RQSMR gives a receive queue.
@@ -135,55 +128,45 @@
     Int(registers[EngineRegister.rqsmr(queue / 4)] >> (8 * (queue % 4)) & 0xF)
   }
 
-  /// Adds everything to the registers.
+  /// Adds everything to the registers, for a reader of them.
   func flush() {
-    let (came, went) = unsafe (received.pointee.frames, sent.pointee.frames)
+    let (came, went) = (received.frames, sent.frames)
     if came != 0 || lostFrames != 0 {
       registers[EngineRegister.gprc] &+= UInt32(truncatingIfNeeded: came) &+ missedFrames
       registers[EngineRegister.tpr] &+= UInt32(truncatingIfNeeded: came) &+ lostFrames
       // DATASHEET-UNSEEN: as drivers correct them, GORC has no FCS where it is stripped; TOR has it.
-      unsafe addPair(EngineRegister.gorcl, EngineRegister.gorcl + 4, received.pointee.octets)
+      addPair(EngineRegister.gorcl, EngineRegister.gorcl + 4, received.octets)
       let strips = registers.has(EngineBit.stripCRC, at: EngineRegister.hlreg0)
       let fcs = strips ? came &* UInt64(Self.fcs) : 0
-      unsafe addPair(
-        EngineRegister.torl, EngineRegister.torl + 4, received.pointee.octets + fcs + lostOctets)
+      addPair(
+        EngineRegister.torl, EngineRegister.torl + 4, received.octets + fcs + lostOctets)
       (missedFrames, lostFrames, lostOctets) = (0, 0, 0)
-      unsafe flush(received, EngineRegister.prc64, EngineRegister.mprc, EngineRegister.bprc)
+      unsafe flush(
+        &received, receivedSizes, EngineRegister.prc64, EngineRegister.mprc, EngineRegister.bprc)
     }
     if went != 0 {
       registers[EngineRegister.gptc] &+= UInt32(truncatingIfNeeded: went)
       registers[EngineRegister.tpt] &+= UInt32(truncatingIfNeeded: went)
-      let octets = unsafe sent.pointee.octets + went &* UInt64(Self.fcs)
+      let octets = sent.octets + went &* UInt64(Self.fcs)
       addPair(EngineRegister.gotcl, EngineRegister.gotcl + 4, octets)
-      unsafe flush(sent, EngineRegister.ptc64, EngineRegister.mptc, EngineRegister.bptc)
+      unsafe flush(&sent, sentSizes, EngineRegister.ptc64, EngineRegister.mptc, EngineRegister.bptc)
     }
   }
 
   private func flush(
-    _ pending: UnsafeMutablePointer<Pending>, _ firstSize: Int, _ multicast: Int, _ broadcast: Int
+    _ pending: inout Pending, _ sizes: UnsafeMutablePointer<UInt32>, _ firstSize: Int,
+    _ multicast: Int, _ broadcast: Int
   ) {
-    let sizes = unsafe pending.pointee.sizes
-    // 64 to 127 bytes have 25 leading zeros; the last class begins at 1024, with 21.
-    for (place, zeros) in [25, 24, 23, 22].enumerated() where unsafe sizes[zeros] != 0 {
-      unsafe registers[firstSize + 4 + 4 * place] &+= sizes[zeros]
-      unsafe sizes[zeros] = 0
+    // 64, 65 to 127, 128 to 255, 256 to 511, 512 to 1023, and longer.
+    for (place, units) in [0..<1, 1..<2, 2..<4, 4..<8, 8..<16, 16..<Self.sizeCount].enumerated() {
+      for unit in units where unsafe sizes[unit] != 0 {
+        unsafe registers[firstSize + 4 * place] &+= sizes[unit]
+        unsafe sizes[unit] = 0
+      }
     }
-    for zeros in 0...21 where unsafe sizes[zeros] != 0 {
-      unsafe registers[firstSize + 20] &+= sizes[zeros]
-      unsafe sizes[zeros] = 0
-    }
-    let shortest = unsafe pending.pointee.shortest
-    if shortest != 0 {
-      registers[firstSize] &+= shortest
-      registers[firstSize + 4] &-= shortest
-    }
-    unsafe registers[multicast] &+= pending.pointee.multicast
-    unsafe registers[broadcast] &+= pending.pointee.broadcast
-    unsafe pending.pointee.multicast = 0
-    unsafe pending.pointee.broadcast = 0
-    unsafe pending.pointee.shortest = 0
-    unsafe pending.pointee.frames = 0
-    unsafe pending.pointee.octets = 0
+    registers[multicast] &+= pending.multicast
+    registers[broadcast] &+= pending.broadcast
+    pending = Pending()
   }
 
   private func addPair(_ low: Int, _ high: Int, _ octets: UInt64) {

@@ -33,10 +33,15 @@ import Ixy
   private var isLooped = false
   private var stripsFCS = true
   private var storesBad = false
-  private var reportsHash = false
+  /// All ones where descriptors report the RSS hash, else 0.
+  private var hashMask: UInt32 = 0
   private var reportsFragments = false
+  /// Frames may need something that `receiveUnusual` does.
+  private var changesFrames = false
   /// The longest untagged frame that MAXFRS allows, without FCS.
   private var maximumFrame = 0
+  /// The longest frame that goes unchanged into one buffer of queue 0; 0 when none does.
+  private var longestPlain = 0
   /// The queue that the last frame found no descriptor in.
   private var emptyQueue = 0
   /// A frame was lost since the last poll.
@@ -116,7 +121,7 @@ import Ixy
         miss(frame.count)
       }
       wire.takeFrame()
-      moved += 1
+      moved &+= 1
     }
     finish()
     return moved
@@ -135,7 +140,7 @@ import Ixy
     var moved = 0
     while moved < limit, !wire.waitsForDescriptors, unsafe wire.nextFrame() != nil {
       wire.takeFrame()
-      moved += 1
+      moved &+= 1
     }
     return moved
   }
@@ -163,8 +168,9 @@ import Ixy
     stripsFCS = hlreg0 & EngineBit.stripCRC != 0
     storesBad = registers.has(EngineBit.storeBad, at: EngineRegister.fctrl)
     let checksums = registers[EngineRegister.rxcsum]
-    reportsHash = checksums & EngineBit.reportHash != 0
-    reportsFragments = !reportsHash && checksums & EngineBit.fragmentChecksum != 0
+    hashMask = checksums & EngineBit.reportHash != 0 ? .max : 0
+    reportsFragments = hashMask == 0 && checksums & EngineBit.fragmentChecksum != 0
+    changesFrames = !stripsFCS || reportsFragments
     // Without JUMBOEN the limit is Ethernet's own.
     let limit =
       hlreg0 & EngineBit.jumbo != 0 ? Int(registers[EngineRegister.maxfrs] >> 16) : 1518
@@ -174,6 +180,8 @@ import Ixy
     for queue in enabledQueues {
       unsafe queues[queue].refresh(registers, bank: EngineRegister.receiveBank(queue))
     }
+    longestPlain =
+      unsafe changesFrames || scaling.isOn ? 0 : min(maximumFrame, queues[0].bufferSize)
   }
 
   /// Reports what was done since `prepare`.
@@ -191,92 +199,140 @@ import Ixy
       hasMissed = false
       interrupts.other(EngineBit.missedCause)
     }
-    statistics.flush()
   }
 
   // MARK: A frame
 
   /// Filters one frame and stores it.
   ///
+  /// Nearly all frames are for our own address, without a tag, and go into a buffer unchanged: those are
+  /// handled here, and all others elsewhere, so that their needs cost nothing.
+  ///
   /// - Returns: False when it was for a queue without descriptors, and nothing has been done.
   @inline(__always)
   private func receive(_ frame: UnsafeRawBufferPointer) -> Bool {
-    guard let start = frame.baseAddress else { return true }
     let count = frame.count
-    if count < Self.shortestFrame || count > maximumFrame {
-      if unsafe !hasAllowedLength(frame) { return unsafe receiveBad(frame) }
+    guard count >= Self.shortestFrame, count <= longestPlain else {
+      return unsafe receiveOther(frame)
     }
-    let destination = unsafe AddressFilter.load(start)
-    let verdict = filter.check(destination)
-    if verdict == .reject { return reject(count) }
-    var report = ReceiveReport()
-    var network = 14
-    let isTagged =
-      unsafe start.loadUnaligned(fromByteOffset: 12, as: UInt16.self).bigEndian == filter.vlanType
-    if isTagged {
-      report.tag = unsafe start.loadUnaligned(fromByteOffset: 14, as: UInt16.self).bigEndian
-      if !filter.checkTag(report.tag) { return reject(count) }
-      network = 18
-    }
-    let headers = unsafe FrameHeaders.find(in: start, count: count, network: network)
-    report.type = headers.packetType
-    report.status = headers.status
-    if verdict == .inexact { report.status |= ReceiveReport.inexact }
-    var queue = 0
-    if scaling.isOn {
-      let choice = unsafe scaling.choose(start, headers)
-      queue = choice.queue
-      report.type |= choice.type
-      if reportsHash { report.detail = choice.hash }
-    }
-    if headers.fragment != 0 && reportsFragments {
-      report.status |= ReceiveReport.fragmentValid
-      report.detail = headers.fragment
-    }
-    return unsafe deliver(start, count, destination, queue, report, isTagged: isTagged)
-  }
-
-  @inline(never)
-  private func reject(_ count: Int) -> Bool {
-    statistics.countFiltered(count + PortStatistics.fcs)
+    // SAFETY: it is not empty, so it has an address.
+    let start = unsafe frame.baseAddress.unsafelyUnwrapped
+    let destination = unsafe start.loadUnaligned(as: UInt64.self).littleEndian
+    let isPlain = unsafe FrameHeaders.isPlainIPv4(start, 14)
+    guard filter.takes(destination), unsafe isPlain || !isTagged(start),
+      let descriptor = unsafe queues[0].copy(start, count)
+    else { return unsafe receiveOther(frame) }
+    let headers =
+      unsafe isPlain
+      ? FrameHeaders.plainIPv4(start, count, 14) : FrameHeaders.findOther(start, count, 14)
+    let report = ReceiveReport(type: headers.packetType, status: headers.status)
+    unsafe queues[0].finish(descriptor, count, report)
+    self.count(queue: 0, count, destination)
     return true
   }
 
   @inline(__always)
-  private func deliver(
-    _ start: UnsafeRawPointer, _ count: Int, _ destination: UInt64, _ index: Int,
-    _ report: ReceiveReport, isTagged: Bool
-  ) -> Bool {
-    let queue = unsafe queues + index
-    let outcome =
-      unsafe isTagged || !stripsFCS
-      ? storeChanged(start, count, queue, report, isTagged: isTagged)
-      : queue.pointee.store(start, count, report, dma)
-    switch outcome {
-    case .stored:
-      unsafe queue.pointee.frames += 1
-      unsafe queue.pointee.octets += stripsFCS ? count : count + PortStatistics.fcs
-      statistics.countReceived(count + PortStatistics.fcs, to: destination)
-      return true
-    case .noDescriptor:
-      emptyQueue = index
-      return false
-    case .refused:
-      emptyQueue = index
-      miss(count)
+  private func count(queue: Int, _ count: Int, _ destination: UInt64) {
+    unsafe queues[queue].frames &+= 1
+    unsafe queues[queue].octets &+= count
+    statistics.countReceived(count &+ PortStatistics.fcs, start: destination)
+  }
+
+  private func isTagged(_ start: UnsafeRawPointer) -> Bool {
+    unsafe start.loadUnaligned(fromByteOffset: 12, as: UInt16.self) == filter.vlanType
+  }
+
+  /// Stores a frame in the queue that RSS chooses, and hands on what needs more.
+  @inline(never)
+  private func receiveOther(_ frame: UnsafeRawBufferPointer) -> Bool {
+    let count = frame.count
+    guard scaling.isOn, !changesFrames, count >= Self.shortestFrame, count <= maximumFrame else {
+      return unsafe receiveUnusual(frame)
+    }
+    // SAFETY: it is not empty, so it has an address.
+    let start = unsafe frame.baseAddress.unsafelyUnwrapped
+    let destination = unsafe start.loadUnaligned(as: UInt64.self).littleEndian
+    guard filter.takes(destination), unsafe !isTagged(start) else {
+      return unsafe receiveUnusual(frame)
+    }
+    let headers = unsafe FrameHeaders.find(in: start, count: count, network: 14)
+    let choice = unsafe scaling.choose(start, headers, network: 14)
+    let report = ReceiveReport(
+      type: headers.packetType | choice.type, detail: choice.hash & hashMask,
+      status: headers.status)
+    if unsafe count <= queues[choice.queue].bufferSize,
+      let descriptor = unsafe queues[choice.queue].copy(start, count)
+    {
+      unsafe queues[choice.queue].finish(descriptor, count, report)
+      self.count(queue: choice.queue, count, destination)
       return true
     }
+    let outcome = unsafe queues[choice.queue].store(start, count, report, dma)
+    return settle(outcome, queue: choice.queue, count, destination)
+  }
+
+  /// Counts a frame after a queue has tried to store it.
+  private func settle(
+    _ outcome: ReceiveQueue.Outcome, queue: Int, _ count: Int, _ destination: UInt64
+  ) -> Bool {
+    if outcome == .stored {
+      self.count(queue: queue, count, destination)
+      return true
+    }
+    emptyQueue = queue
+    if outcome == .refused { miss(count) }
+    return outcome == .refused
+  }
+
+  // MARK: Other frames
+
+  /// Filters and stores any frame, as `receive` does.
+  private func receiveUnusual(_ frame: UnsafeRawBufferPointer) -> Bool {
+    let count = frame.count
+    guard let start = frame.baseAddress, count >= 14 else { return unsafe receiveBad(frame) }
+    let isTagged = unsafe isTagged(start)
+    // A VLAN tag may make a frame 4 bytes longer.
+    let longest = min(isTagged ? maximumFrame + 4 : maximumFrame, Self.longestFrame)
+    guard count >= Self.shortestFrame, count <= longest else { return unsafe receiveBad(frame) }
+    let destination = unsafe AddressFilter.load(start)
+    let verdict = filter.check(destination)
+    var report = ReceiveReport()
+    if isTagged {
+      report.tag = unsafe start.loadUnaligned(fromByteOffset: 14, as: UInt16.self).bigEndian
+    }
+    guard verdict != .reject, !isTagged || filter.checkTag(report.tag) else {
+      statistics.countFiltered(count + PortStatistics.fcs)
+      return true
+    }
+    let network = isTagged ? 18 : 14
+    let headers = unsafe FrameHeaders.find(in: start, count: count, network: network)
+    report.type = headers.packetType
+    report.status = headers.status | (verdict == .inexact ? ReceiveReport.inexact : 0)
+    var queue = 0
+    if scaling.isOn {
+      let choice = unsafe scaling.choose(start, headers, network: network)
+      queue = choice.queue
+      report.type |= choice.type
+      report.detail = choice.hash & hashMask
+    }
+    if reportsFragments,
+      let fragment = unsafe FrameHeaders.fragment(in: start, count: count, network: network)
+    {
+      report.status |= ReceiveReport.fragmentValid
+      report.detail = fragment
+    }
+    let outcome = unsafe storeChanged(start, count, queue, report, isTagged: isTagged)
+    if outcome == .stored && !stripsFCS { unsafe queues[queue].octets += PortStatistics.fcs }
+    return settle(outcome, queue: queue, count, destination)
   }
 
   /// Stores a frame without its tag, or with its FCS.
-  @inline(never)
   private func storeChanged(
-    _ start: UnsafeRawPointer, _ count: Int, _ queue: UnsafeMutablePointer<ReceiveQueue>,
-    _ report: ReceiveReport, isTagged: Bool
+    _ start: UnsafeRawPointer, _ count: Int, _ queue: Int, _ report: ReceiveReport, isTagged: Bool
   ) -> ReceiveQueue.Outcome {
     var report = report
     var size = count
-    if unsafe isTagged && queue.pointee.stripsTag {
+    if unsafe isTagged && queues[queue].stripsTag {
       report.status |= ReceiveReport.hasTag
       unsafe scratch.copyMemory(from: start, byteCount: 12)
       size -= 4
@@ -292,21 +348,10 @@ import Ixy
       unsafe (scratch + size).storeBytes(of: check, as: UInt32.self)
       size += PortStatistics.fcs
     }
-    return unsafe queue.pointee.store(scratch, size, report, dma)
-  }
-
-  // MARK: Frames of a wrong length
-
-  /// A VLAN tag may make a frame 4 bytes longer.
-  @inline(never)
-  private func hasAllowedLength(_ frame: UnsafeRawBufferPointer) -> Bool {
-    unsafe frame.count >= Self.shortestFrame
-      && frame.count <= min(maximumFrame + 4, Self.longestFrame)
-      && frame.loadUnaligned(fromByteOffset: 12, as: UInt16.self).bigEndian == filter.vlanType
+    return unsafe queues[queue].store(scratch, size, report, dma)
   }
 
   /// Counts a frame that is too long or too short; FCTRL.SBP stores the latter all the same.
-  @inline(never)
   private func receiveBad(_ frame: UnsafeRawBufferPointer) -> Bool {
     let length = frame.count + PortStatistics.fcs
     if frame.count >= Self.shortestFrame {

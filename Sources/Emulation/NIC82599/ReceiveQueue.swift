@@ -36,24 +36,26 @@ struct ReceiveReport {
 
   var isEnabled = false
   var ring = CardRing()
-  /// The mapping that the last buffer was in.
-  var window = DMAWindow()
+  /// The mapping that the last buffer was in, as far as whole buffers begin in it.
+  private var window = DMAWindow()
+  /// Frames that were stored since the last poll.
+  var frames = 0
   /// BSIZEPKT: the bytes of one buffer.
-  var bufferSize = 0
+  private(set) var bufferSize = 0
   /// DESCTYPE 0.
   var isLegacy = true
   /// VME: VLAN tags go from the frame to the descriptor.
   var stripsTag = false
   /// DROP_EN.
   var dropsEarly = false
-  /// What was stored since the last poll.
-  var frames = 0
+  /// The bytes of those frames. Not beside them in memory: two adds are less than one of a vector.
   var octets = 0
 
   /// Takes SRRCTL and RXDCTL in.
   mutating func refresh(_ registers: RegisterFile, bank: Int) {
     let split = registers[bank + EngineRegister.Bank.srrctl]
     bufferSize = Int(split & 0x1F) << 10
+    window = DMAWindow()
     isLegacy = split >> 25 & 7 == 0
     dropsEarly = split & EngineBit.dropWhenEmpty != 0
     stripsTag = registers.has(EngineBit.vlanStrip, at: bank + EngineRegister.Bank.control)
@@ -65,25 +67,31 @@ struct ReceiveReport {
     window = DMAWindow()
   }
 
-  /// Stores a frame in as many buffers as it takes.
+  /// Copies a frame that fits into one buffer, which is nearly always in the mapping of the last.
+  ///
+  /// - Returns: Its descriptor, to be given back by `finish`; nil, with nothing done, when it is not that simple.
   @inline(__always)
-  mutating func store(
-    _ frame: UnsafeRawPointer, _ count: Int, _ report: ReceiveReport, _ dma: DMATable
-  ) -> Outcome {
-    // One descriptor, one buffer in the mapping of the last: nearly always.
-    if ring.owned > 0, count <= bufferSize, let descriptor = unsafe ring.descriptor(0, in: dma),
-      let buffer = unsafe window.pointer(to: ixy_load64(descriptor), count: count)
-    {
-      unsafe buffer.copyMemory(from: frame, byteCount: count)
-      unsafe complete(descriptor, count, report)
-      ring.advance()
-      return .stored
+  func copy(_ frame: UnsafeRawPointer, _ count: Int) -> UnsafeMutableRawPointer? {
+    guard ring.ready > 0, let buffer = unsafe window.pointer(to: ixy_load64(ring.next)) else {
+      return nil
     }
-    return unsafe scatter(frame, count, report, dma)
+    let descriptor = unsafe ring.next
+    unsafe buffer.copyMemory(from: frame, byteCount: count)
+    return unsafe descriptor
   }
 
+  /// Gives the descriptor back that `copy` has used.
+  @inline(__always)
+  mutating func finish(
+    _ descriptor: UnsafeMutableRawPointer, _ count: Int, _ report: ReceiveReport
+  ) {
+    unsafe complete(descriptor, count, report)
+    unsafe ring.pass(descriptor)
+  }
+
+  /// Stores a frame in as many buffers as it takes.
   @inline(never)
-  private mutating func scatter(
+  mutating func store(
     _ frame: UnsafeRawPointer, _ count: Int, _ report: ReceiveReport, _ dma: DMATable
   ) -> Outcome {
     if ring.count == 0 { return .noDescriptor }
@@ -117,7 +125,7 @@ struct ReceiveReport {
     if let found = dma.window(at: iova, forWriting: true),
       let buffer = unsafe found.pointer(to: iova, count: count)
     {
-      window = found
+      window = found.shortened(by: bufferSize - 1)
       unsafe buffer.copyMemory(from: bytes, byteCount: count)
       return true
     }
@@ -131,7 +139,7 @@ struct ReceiveReport {
   ) {
     let ends = ReceiveReport.done | ReceiveReport.endOfPacket
     let status = UInt64(report.status | ends)
-    let rest = UInt64(UInt16(truncatingIfNeeded: count)) | UInt64(report.tag) << 16
+    let rest = UInt64(truncatingIfNeeded: count) | UInt64(report.tag) << 16
     if isLegacy {
       // Status and errors are the lowest and the highest byte of the advanced form (section 1.2).
       let length = rest & 0xFFFF | (rest >> 16) << 48

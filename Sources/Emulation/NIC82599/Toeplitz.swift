@@ -53,16 +53,15 @@ import CIxy
 
   /// The hash of a frame, its type as descriptors report it, and the queue; type 0 goes to queue 0.
   @inline(__always)
-  func choose(_ frame: UnsafeRawPointer, _ headers: FrameHeaders)
-    -> (queue: Int, type: UInt32, hash: UInt32)
-  {
+  func choose(
+    _ frame: UnsafeRawPointer, _ headers: FrameHeaders, network: Int
+  ) -> (queue: Int, type: UInt32, hash: UInt32) {
     let (type, hasPorts) = type(of: headers)
     if type == 0 { return (0, 0, 0) }
-    let addresses = unsafe frame + headers.addressesAt
     let isIPv4 = headers.packetType & FrameHeaders.Kind.ipv4 != 0
     let size = isIPv4 ? 8 : 32
-    var value = unsafe hash(addresses, size, from: 0)
-    if hasPorts { unsafe value ^= hash(frame + headers.portsAt, 4, from: size) }
+    var value = unsafe hash(frame + network + (isIPv4 ? 12 : 8), size, from: 0)
+    if hasPorts { unsafe value ^= hash(frame + headers.ports, 4, from: size) }
     return unsafe (Int(redirection[Int(value & 0x7F)] & queueMask), type, value)
   }
 
@@ -74,7 +73,7 @@ import CIxy
   private func type(of headers: FrameHeaders) -> (type: UInt32, hasPorts: Bool) {
     let kind = headers.packetType
     let (hasTCP, hasUDP) =
-      headers.portsAt == 0
+      headers.ports == 0
       ? (false, false) : (kind & FrameHeaders.Kind.tcp != 0, kind & FrameHeaders.Kind.udp != 0)
     if kind & FrameHeaders.Kind.ipv4 != 0 {
       if hasTCP && fields & Field.tcpIPv4 != 0 { return (1, true) }

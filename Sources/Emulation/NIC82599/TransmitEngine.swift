@@ -48,7 +48,8 @@ import Ixy
   private var pads = true
   private var vlanType: UInt16 = 0x8100
   private var masks = Segmentation.FlagMasks()
-  /// The frame that is being cut, its queue and the number of its descriptors.
+  /// A frame is being cut: `segmentation`, with its queue and the number of its descriptors.
+  private var isSegmenting = false
   private var segmentation: Segmentation?
   private var segmentedQueue = 0
   private var segmentedParts = 0
@@ -104,7 +105,7 @@ import Ixy
   func setHead(queue: Int, _ value: UInt32) {
     precondition(queue >= 0 && queue < Self.queueCount)
     guard unsafe queues[queue].isEnabled else { return }
-    if segmentedQueue == queue { segmentation = nil }
+    if segmentedQueue == queue { isSegmenting = false }
     unsafe queues[queue].incomplete = 0
     unsafe queues[queue].ring.setHead(value)
   }
@@ -119,7 +120,7 @@ import Ixy
   func configurationChanged() { isStale = true }
 
   private func queuesChanged(_ queue: Int) {
-    if segmentedQueue == queue { segmentation = nil }
+    if segmentedQueue == queue { isSegmenting = false }
     enabledQueues = (0..<Self.queueCount).filter { unsafe queues[$0].isEnabled }
     turn = 0
     isStale = true
@@ -133,11 +134,11 @@ import Ixy
   func poll(_ wire: any Wire, limit: Int) -> Int {
     prepare()
     guard isTransmitting, !enabledQueues.isEmpty else { return 0 }
-    var work = segmentation == nil ? 0 : sendSegments(wire, limit)
-    if segmentation == nil {
+    var work = isSegmenting ? sendSegments(wire, limit) : 0
+    if !isSegmenting {
       // Queues take turns at being the first.
       turn = turn + 1 < enabledQueues.count ? turn + 1 : 0
-      for i in 0..<enabledQueues.count where work < limit && segmentation == nil {
+      for i in 0..<enabledQueues.count where work < limit && !isSegmenting {
         let place = turn + i
         let count = enabledQueues.count
         let queue = enabledQueues[place < count ? place : place - count]
@@ -189,7 +190,6 @@ import Ixy
         interrupts.transmitted(queue: queue)
       }
     }
-    statistics.flush()
   }
 
   // MARK: One queue
@@ -197,23 +197,24 @@ import Ixy
   private func send(_ index: Int, _ wire: any Wire, _ limit: Int) -> Int {
     let queue = unsafe queues + index
     var work = 0
-    while work < limit, unsafe queue.pointee.ring.owned > 0, segmentation == nil {
-      guard isLooped || wire.canSend,
-        let descriptor = unsafe queue.pointee.ring.descriptor(0, in: dma)
-      else { break }
-      let command = unsafe TransmitCommand(bits: ixy_load64(descriptor + 8))
+    while work < limit, unsafe queue.pointee.ring.owned > 0, !isSegmenting {
+      guard isLooped || wire.canSend else { break }
       // One buffer, in the mapping of the last, and nothing to change: it goes out from where it is.
-      if command.isPlain, unsafe queue.pointee.takesPlain,
+      let descriptor = unsafe queue.pointee.ring.next
+      if unsafe queue.pointee.ring.ready > 0,
+        case let command = unsafe TransmitCommand(bits: ixy_load64(descriptor.advanced(by: 8))),
+        command.isPlain, unsafe queue.pointee.takesPlain,
         command.length >= ReceiveEngine.shortestFrame, command.length <= Self.longestFrame,
         let frame = unsafe queue.pointee.window.pointer(
           to: ixy_load64(descriptor), count: command.length)
       {
         unsafe wire.send(UnsafeRawBufferPointer(start: frame, count: command.length))
         unsafe count(queue, frame, command.length)
-        unsafe queue.pointee.retire(descriptor, command)
-        work += 1
+        unsafe queue.pointee.complete(descriptor, command)
+        unsafe queue.pointee.ring.pass(descriptor)
+        work &+= 1
       } else {
-        let done = unsafe sendSlowly(index, descriptor, command, wire, limit - work)
+        let done = sendSlowly(index, wire, limit - work)
         if done == 0 { break }
         work += done
       }
@@ -225,9 +226,10 @@ import Ixy
   private func count(
     _ queue: UnsafeMutablePointer<TransmitQueue>, _ frame: UnsafeRawPointer, _ count: Int
   ) {
-    unsafe queue.pointee.frames += 1
-    unsafe queue.pointee.octets += count
-    unsafe statistics.countSent(count + PortStatistics.fcs, to: AddressFilter.load(frame))
+    unsafe queue.pointee.frames &+= 1
+    unsafe queue.pointee.octets &+= count
+    unsafe statistics.countSent(
+      count &+ PortStatistics.fcs, start: frame.loadUnaligned(as: UInt64.self).littleEndian)
   }
 
   /// Handles all that is not a plain frame in the mapping of the last one.
@@ -235,10 +237,11 @@ import Ixy
   /// - Returns: How much was done; 0 when the frame is not complete.
   @inline(never)
   private func sendSlowly(
-    _ index: Int, _ descriptor: UnsafeMutableRawPointer, _ first: TransmitCommand,
-    _ wire: any Wire, _ limit: Int
+    _ index: Int, _ wire: any Wire, _ limit: Int
   ) -> Int {
     let queue = unsafe queues + index
+    guard let descriptor = unsafe queue.pointee.ring.descriptor(0, in: dma) else { return 0 }
+    let first = unsafe TransmitCommand(bits: ixy_load64(descriptor + 8))
     let address = unsafe ixy_load64(descriptor)
     unsafe parts[0] = Part(address: address, command: first)
     if unsafe queue.pointee.isDiscarding {
@@ -283,7 +286,8 @@ import Ixy
   private func retire(_ queue: UnsafeMutablePointer<TransmitQueue>, _ count: Int) {
     for i in 0..<count {
       guard let descriptor = unsafe queue.pointee.ring.descriptor(0, in: dma) else { return }
-      unsafe queue.pointee.retire(descriptor, parts[i].command)
+      unsafe queue.pointee.complete(descriptor, parts[i].command)
+      unsafe queue.pointee.ring.advance(by: 1)
     }
   }
 
@@ -394,6 +398,7 @@ import Ixy
       unsafe retire(queue, count)
       return 1
     }
+    isSegmenting = true
     segmentedQueue = index
     segmentedParts = count
     return sendSegments(wire, limit)
@@ -405,14 +410,16 @@ import Ixy
     let first = unsafe parts[0].command
     let tag = unsafe queue.pointee.context(first.context).tag
     var work = 0
-    while work < limit, isLooped || wire.canSend, var segment = unsafe segmentation?.next() {
+    while work < limit, isSegmenting, isLooped || wire.canSend,
+      var segment = unsafe segmentation?.next()
+    {
       if first.has(TransmitCommand.insertTag) {
         unsafe segment = unsafe TransmitOffload.insertTag(segment, type: vlanType, tag: tag)
       }
       unsafe emit(queue, segment, wire)
-      work += 1
+      work &+= 1
       if segmentation?.isFinished == true {
-        segmentation = nil
+        isSegmenting = false
         unsafe retire(queue, segmentedParts)
       }
     }

@@ -10,6 +10,8 @@ import CIxy
   private var contexts = (TransmitContext(), TransmitContext())
   /// Frames may go out from where they are.
   var allowsPlain = false
+  /// Frames that were sent since the last poll.
+  var frames = 0
   /// A frame was too long: its descriptors are passed over until its end.
   var isDiscarding = false
   /// How many descriptors there were when the last frame had no end yet; 0 when it had.
@@ -20,8 +22,7 @@ import CIxy
   private var reports = false
   /// The head that the driver knows.
   private var publishedHead = 0
-  /// What was sent since the last poll.
-  var frames = 0
+  /// The bytes that were sent since the last poll.
   var octets = 0
 
   /// The descriptors of an enabled queue, from the registers.
@@ -56,16 +57,15 @@ import CIxy
     if index == 0 { contexts.0 = context } else { contexts.1 = context }
   }
 
-  /// Gives the descriptor at the head back.
+  /// Marks a descriptor as done where its driver wants to know.
   @inline(__always)
-  mutating func retire(_ descriptor: UnsafeMutableRawPointer, _ command: TransmitCommand) {
+  mutating func complete(_ descriptor: UnsafeMutableRawPointer, _ command: TransmitCommand) {
     if command.has(TransmitCommand.reportStatus) {
       reports = true
       if headWriteBack == nil {
         unsafe ixy_store64(descriptor + 8, command.bits | TransmitCommand.done)
       }
     }
-    ring.advance()
   }
 
   /// Publishes the head in TDH, and in memory where the driver wants it there.
