@@ -128,7 +128,7 @@
     Int(registers[EngineRegister.rqsmr(queue / 4)] >> (8 * (queue % 4)) & 0xF)
   }
 
-  /// Adds everything to the registers, for a reader of them.
+  /// Adds everything to the registers, before one of them is read; too much work for every poll.
   func flush() {
     let (came, went) = (received.frames, sent.frames)
     if came != 0 || lostFrames != 0 {

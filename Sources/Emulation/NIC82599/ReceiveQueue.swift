@@ -48,7 +48,7 @@ struct ReceiveReport {
   var stripsTag = false
   /// DROP_EN.
   var dropsEarly = false
-  /// The bytes of those frames. Not beside them in memory: two adds are less than one of a vector.
+  /// The bytes of those frames; not beside `frames` in memory, as two adds are less than one of a vector.
   var octets = 0
 
   /// Takes SRRCTL and RXDCTL in.
