@@ -207,9 +207,12 @@ def scenario_linux_ixgbe_link(env):
         ip -n one link add link $a name other type vlan id 6
         ip -n one address add 10.6.0.1/24 dev other
         ip -n one link set other up
+        # A fixed neighbour, so that every ping is a frame; the kernel's own few frames without a tag do pass.
+        ip -n one neigh add 10.6.0.2 lladdr $(ip netns exec two cat /sys/class/net/$b/address) dev other
         before=$(counter two $b rx_packets)
-        ip netns exec one ping -q -c 3 -i 0.05 -W 1 10.6.0.2 >/dev/null && fail "an answer without a VLAN"
-        is "frames of a VLAN that is not there" $(counter two $b rx_packets) $before
+        ip netns exec one ping -q -c 50 -i 0.02 -W 1 10.6.0.2 >/dev/null && fail "an answer without a VLAN"
+        more=$(($(counter two $b rx_packets) - before))
+        [ $more -lt 25 ] || fail "$more frames came of a VLAN that is not there, or nearly"
         kernel_is_quiet
 
         for name in one two; do
