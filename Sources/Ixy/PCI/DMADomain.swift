@@ -14,6 +14,8 @@ import Glibc
   var addressing: (any DMAAddressing)?
   /// Where IOVA 0 would be in our memory; nil until there is memory.
   private(set) var base: UnsafeMutableRawPointer?
+  /// Where all that is reserved begins: a little before the base.
+  private var reservation: UnsafeMutableRawPointer?
   /// Gives devices access to a new block, and takes it away: those that do not see all memory.
   var mapBlock: ((DMABlock) throws(DeviceError) -> Void)?
   var unmapBlock: ((DMABlock) -> Void)?
@@ -26,7 +28,9 @@ import Glibc
   public init() {}
 
   deinit {
-    if let base = unsafe base { unsafe munmap(base, addressing?.space ?? 0) }
+    // All of it: what stays would keep the next domain from the hole.
+    let size = (addressing?.space ?? 0) + Self.pageSize
+    if let reservation = unsafe reservation { unsafe munmap(reservation, size) }
   }
 
   /// Makes all IOVAs physical addresses, for a card without an IOMMU.
@@ -75,6 +79,7 @@ import Glibc
     guard let space = unsafe space, unsafe space != MAP_FAILED else {
       throw .lastError("Reserve address space", advice: "Is there a limit (ulimit -v)?")
     }
+    unsafe reservation = space
     // Huge pages want their virtual addresses aligned, too.
     unsafe base = space.alignedUp(toMultipleOf: Self.pageSize)
   }

@@ -1,3 +1,4 @@
+import CIxy
 import Emulation
 import Testing
 
@@ -60,6 +61,16 @@ import Testing
     #expect(second.iova == 0x100_0000)
   }
 
+  @Test func `a domain gives its address space back`() throws {
+    // Each takes an eighth of what a process has, and a little more.
+    for _ in 0..<20 {
+      let domain = DMADomain()
+      domain.addressing = WideAddresses()
+      let memory = try domain.allocate(64)
+      #expect(memory.iova == 2 << 20)
+    }
+  }
+
   @Test func `no room that every device reaches is an error`() throws {
     let domain = DMADomain()
     let narrow = NarrowMapper([0...0xFFFF])
@@ -78,4 +89,18 @@ private final class NarrowMapper: DMAMapper {
   ) throws(DeviceError) {}
 
   func unmap(iova: UInt64, size: Int) {}
+}
+
+/// As much address space as physical addresses need, and ordinary memory.
+private final class WideAddresses: DMAAddressing {
+  let space = 1 << 44
+  let largestBlock = DMADomain.pageSize
+
+  func makeFile(_ size: Int) throws(DeviceError) -> FileDescriptor {
+    let file = FileDescriptor(owning: ixy_memfd("test", IXY_MEMFD_CLOEXEC))
+    if ftruncate(file.number, size) != 0 { throw .gone(device: "memory") }
+    return file
+  }
+
+  func place(_ file: borrowing FileDescriptor, size: Int) throws(DeviceError) -> UInt64 { 2 << 20 }
 }
