@@ -11,6 +11,7 @@ public func openDevice(
 ) throws(DeviceError) -> any EthernetDevice {
   switch driverName(for: try pci.identity()) {
   case "ixgbe": return try IxgbeDevice(pci, domain: domain, configuration: configuration)
+  case "e1000e": return try E1000eDevice(pci, domain: domain, configuration: configuration)
   case "igb": return try IgbDevice(pci, domain: domain, configuration: configuration)
   default:
     throw .refused(
@@ -22,6 +23,7 @@ public func openDevice(
 /// The driver that would take a card with these ids; nil when there is none.
 public func driverName(for id: PCIIdentity) -> String? {
   if IxgbeDevice.supports(id) { return "ixgbe" }
+  if E1000eDevice.supports(id) { return "e1000e" }
   if IgbDevice.supports(id) { return "igb" }
   return nil
 }

@@ -3,7 +3,7 @@ import Testing
 
 @testable import Ixy
 
-private let kinds: [GigabitModel.Kind] = [.igb]
+private let kinds: [GigabitModel.Kind] = [.e1000e, .igb]
 
 /// Which frames reach the driver, and how the card's counters are read.
 @Suite struct GigabitFilterTests {

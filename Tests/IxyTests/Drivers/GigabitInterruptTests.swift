@@ -3,7 +3,7 @@ import Testing
 
 @testable import Ixy
 
-private let kinds: [GigabitModel.Kind] = [.igb]
+private let kinds: [GigabitModel.Kind] = [.e1000e, .igb]
 
 /// Interrupts of the drivers for the 82574 and the 82576.
 @Suite struct GigabitInterruptTests {

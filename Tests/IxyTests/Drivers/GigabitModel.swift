@@ -82,7 +82,7 @@ final class GigabitModel: DeviceModel {
     self[0x05404] = 0x5634
     // What no reset clears is not zero.
     for i in 0..<128 { (self[0x5200 + 4 * i], self[0x5600 + 4 * i]) = (.max, .max) }
-    phy = [0: 0x1140, 1: 0x7949]
+    phy = [0: 0x1140, 1: isPlugged ? 0x794D : 0x7949]
     if kind == .igb {
       self[0x0C028] = 1 << 25 | 1 << 16
       self[0x0E028] = 1 << 25
@@ -120,7 +120,10 @@ final class GigabitModel: DeviceModel {
     case 0x00020: transferPHY(bits)
     case 0x000C0: self[offset] &= ~bits
     case 0x000C8: raise(bits)
-    case 0x000D0: self[0xD0] |= bits
+    case 0x000D0:
+      let old = self[0xC0] & self[0xD0]
+      self[0xD0] |= bits
+      signal(self[0xC0] & self[0xD0] & ~old)
     case 0x000D8: self[0xD0] &= ~bits
     case 0x01520 where kind == .igb: raiseVectors(bits)
     case 0x01524 where kind == .igb:
@@ -192,7 +195,11 @@ final class GigabitModel: DeviceModel {
   func raise(_ causes: UInt32) {
     let old = self[0xC0] & self[0xD0]
     self[0xC0] |= causes
-    let new = self[0xC0] & self[0xD0] & ~old
+    signal(self[0xC0] & self[0xD0] & ~old)
+  }
+
+  /// Tells the driver of causes that are new and not masked.
+  private func signal(_ new: UInt32) {
     if new == 0 { return }
     if kind == .igb, self[0x1514] & 1 << 4 != 0 {
       let vector = self[0x1740] >> 8 & 0xFF

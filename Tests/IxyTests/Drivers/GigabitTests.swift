@@ -4,7 +4,7 @@ import Testing
 @testable import Ixy
 
 private typealias Kind = GigabitModel.Kind
-private let kinds: [GigabitModel.Kind] = [.igb]
+private let kinds: [GigabitModel.Kind] = [.e1000e, .igb]
 
 /// What the drivers for the 82574 and the 82576 have in common, over a model of each.
 @Suite struct GigabitTests {
@@ -281,7 +281,8 @@ private let kinds: [GigabitModel.Kind] = [.igb]
     model.arriving = (0..<50).map { tcpFrame(flow: $0) }
     _ = model.step()
     let count = try rx.receive(into: &batch, max: 64)
-    #expect(count > 10 && count < 40)
+    // The 82574 cannot drop what nobody serves: its driver spreads over the rings that are taken.
+    #expect(kind == .e1000e ? count == 50 : count > 10 && count < 40)
     #expect(try tx.transmit(&batch) == count)
     _ = model.step()
     #expect(model.sent.count == count)

@@ -1,0 +1,74 @@
+import CIxy
+
+private typealias Reg = E1000eRegister
+
+extension E1000eDevice: EthernetDevice {
+  /// How messages name the card.
+  public var name: String { pci.name }
+  /// The driver's name: "e1000e".
+  public var driverName: String { "e1000e" }
+  /// The receive and the transmit queues that were asked for.
+  public var queueCounts: (receive: Int, transmit: Int) {
+    (configuration.receiveQueues, configuration.transmitQueues)
+  }
+
+  /// The address that the card filters by: from its EEPROM, or the one that was set since.
+  public var macAddress: MACAddress {
+    let (low, high) = (bar[Reg.ral(0)], bar[Reg.rah(0)])
+    let bytes = UInt64(low) | UInt64(high & 0xFFFF) << 32
+    return MACAddress(bits: bytes.byteSwapped >> 16)
+  }
+
+  /// Sets receive queue `id` up and moves it to the caller.
+  public func receiveQueue(_ id: Int, mempool: Mempool) throws(DeviceError)
+    -> any ReceiveQueue & ~Copyable
+  { try takeReceiveQueue(id, mempool: mempool) }
+
+  /// Sets transmit queue `id` up and moves it to the caller.
+  public func transmitQueue(_ id: Int) throws(DeviceError) -> any TransmitQueue & ~Copyable {
+    try takeTransmitQueue(id)
+  }
+
+  /// Whether there is a link, and how fast.
+  public func link() throws(DeviceError) -> Link {
+    let status = bar[Reg.status]
+    if status.bits == .max { throw .gone(device: name) }
+    return Link(megabitsPerSecond: status.isLinkUp ? status.megabitsPerSecond : 0)
+  }
+
+  /// Receives every frame on the wire, or only those for this card.
+  public func setPromiscuous(_ on: Bool) {
+    rings.withLock { _ in bar[Reg.rctl].isPromiscuous = on }
+  }
+
+  /// Everything counted since the card was opened.
+  ///
+  /// Packets and bytes are the queues' own counts, which are never short; drops and errors the card's, so
+  /// read them more often than it can count to 2^32.
+  public func statistics() -> Statistics {
+    var sum = Statistics()
+    for id in 0..<configuration.receiveQueues {
+      let queue = unsafe counters(of: .receive(id))
+      unsafe sum.receivedPackets += ixy_load64(queue)
+      unsafe sum.receivedBytes += ixy_load64(queue + 1)
+      unsafe sum.receiveErrors += ixy_load64(queue + 2)
+    }
+    for id in 0..<configuration.transmitQueues {
+      let queue = unsafe counters(of: .transmit(id))
+      unsafe sum.transmittedPackets += ixy_load64(queue)
+      unsafe sum.transmittedBytes += ixy_load64(queue + 1)
+    }
+    sum.receiveDropped += count(Reg.missedPackets)
+    for counter in Reg.receiveErrors { sum.receiveErrors += count(counter) }
+    return sum
+  }
+
+  /// Reads a counter of the card, which clears it, and adds it up.
+  private func count(_ counter: Int) -> UInt64 {
+    let new = bar.read(counter, width: 4)
+    // All ones: the card is gone, and counts nothing.
+    let total = hardwareCounts[counter, default: 0] &+ (new >= UInt32.max ? 0 : new)
+    hardwareCounts[counter] = total
+    return total
+  }
+}
