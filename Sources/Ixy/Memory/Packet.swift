@@ -41,3 +41,11 @@
     }
   }
 }
+
+/// What a fused forward does with a packet.
+public enum Verdict {
+  /// Sends it.
+  case send
+  /// Gives its buffer back.
+  case drop
+}

@@ -1,16 +1,30 @@
+/// An entry of the capability list in config space.
+struct PCICapability {
+  /// What it is: 0x05 is MSI, 0x09 vendor specific, 0x11 MSI-X.
+  let id: Int
+  /// Where it starts in config space.
+  let offset: Int
+}
+
 extension PCIDevice {
-  /// Where a capability is in config space, by its id; nil when the device has none.
-  public func capability(_ wanted: Int) throws(DeviceError) -> Int? {
+  /// The capability list, in its order; as far as it makes sense, should the device not.
+  func capabilities() throws(DeviceError) -> [PCICapability] {
     // Status, bit 4: there is a list at all.
-    if try readConfig(0x06, width: 2) & 1 << 4 == 0 { return nil }
+    if try readConfig(0x06, width: 2) & 1 << 4 == 0 { return [] }
+    var found: [PCICapability] = []
     var offset = try Int(readConfig(0x34, width: 1)) & 0xFC
     // Config space has room for no more of them; a chain that is longer goes in circles.
     for _ in 0..<48 where offset >= 0x40 {
       let header = try Int(readConfig(offset, width: 2))
-      if header & 0xFF == wanted { return offset }
+      found.append(PCICapability(id: header & 0xFF, offset: offset))
       offset = header >> 8 & 0xFC
     }
-    return nil
+    return found
+  }
+
+  /// Where a capability is in config space, by its id; nil when the device has none.
+  public func capability(_ wanted: Int) throws(DeviceError) -> Int? {
+    try capabilities().first { $0.id == wanted }?.offset
   }
 
   /// Switches MSI or MSI-X on or off in its capability; INTx needs nothing.

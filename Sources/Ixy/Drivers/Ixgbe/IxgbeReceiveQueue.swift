@@ -139,11 +139,3 @@ import Glibc
     return i
   }
 }
-
-/// What a fused forward does with a packet.
-public enum Verdict {
-  /// Sends it.
-  case send
-  /// Gives its buffer back.
-  case drop
-}

@@ -1,0 +1,54 @@
+import Glibc
+
+/// A device whose I/O ports are reached in another way than its memory.
+protocol PortDevice: PCIDevice {
+  /// The registers behind an I/O port BAR.
+  func ports(_ index: Int) throws(DeviceError) -> BAR
+}
+
+extension PCIDevice {
+  /// The registers of a BAR, be they memory or I/O ports.
+  func registers(_ index: Int) throws(DeviceError) -> BAR {
+    // Bit 0 of the BAR tells the two apart.
+    let isPorts = try readConfig(0x10 + 4 * index, width: 4) & 1 != 0
+    guard isPorts, let device = self as? any PortDevice else { return try bar(index) }
+    return try device.ports(index)
+  }
+
+  /// Lets the device answer at its I/O ports (Command, bit 0).
+  func enablePorts() throws(DeviceError) {
+    try writeConfig(try readConfig(4, width: 2) | 1, to: 4, width: 2)
+  }
+
+  /// Keeps the device's INTx line quiet (Command, bit 10), where nobody would answer it.
+  func disableINTx() throws(DeviceError) {
+    try writeConfig(try readConfig(4, width: 2) | 1 << 10, to: 4, width: 2)
+  }
+}
+
+extension SysfsDevice: PortDevice {
+  /// I/O ports cannot be mapped: the kernel reads and writes them for us.
+  func ports(_ index: Int) throws(DeviceError) -> BAR {
+    let file = try FileDescriptor(path: "\(directory)/resource\(index)", O_RDWR)
+    let size = max(0, Int(lseek(file.number, 0, SEEK_END)))
+    return ForwardedBAR(SysfsPorts(file), size: size)
+  }
+}
+
+/// I/O ports as a file of sysfs.
+private final class SysfsPorts: RegisterAccess {
+  private let file: FileDescriptor
+
+  init(_ file: consuming FileDescriptor) { self.file = file }
+
+  func read(_ offset: Int, width: Int) -> UInt64 {
+    var value: UInt64 = 0
+    return unsafe pread(file.number, &value, width, offset) == width ? value : .max
+  }
+
+  func write(_ value: UInt64, to offset: Int, width: Int) {
+    var value = value
+    // Nobody to tell: a card that is gone says so when it is read.
+    _ = unsafe pwrite(file.number, &value, width, offset)
+  }
+}
