@@ -31,7 +31,8 @@ let package = Package(
     .executableTarget(
       name: "Forward", dependencies: ["Ixy"], path: "Examples/Forward",
       swiftSettings: [.strictMemorySafety()]),
-    .testTarget(name: "IxyTests", dependencies: ["Ixy", "Emulation", "CIxy"]),
+    .target(name: "DriverModels", dependencies: ["Ixy", "Emulation"], path: "Tests/DriverModels"),
+    .testTarget(name: "IxyTests", dependencies: ["Ixy", "Emulation", "CIxy", "DriverModels"]),
     .testTarget(name: "EmulationTests", dependencies: ["Ixy", "Emulation"]),
     .testTarget(name: "VFIOUserTests", dependencies: ["Ixy", "Emulation", "VFIOUser"]),
     .testTarget(

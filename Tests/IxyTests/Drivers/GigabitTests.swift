@@ -1,6 +1,7 @@
 import Emulation
 import Testing
 
+@testable import DriverModels
 @testable import Ixy
 
 private typealias Kind = GigabitModel.Kind

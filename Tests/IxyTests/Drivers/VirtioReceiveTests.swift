@@ -1,5 +1,6 @@
 import Testing
 
+@testable import DriverModels
 @testable import Ixy
 
 /// Both kinds of ring, behind the protocol that programs use.

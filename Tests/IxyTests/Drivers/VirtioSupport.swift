@@ -2,6 +2,7 @@ import Emulation
 import Glibc
 import Testing
 
+@testable import DriverModels
 @testable import Ixy
 
 /// A card made of the model, and what it takes to use it.

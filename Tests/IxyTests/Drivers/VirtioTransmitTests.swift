@@ -1,5 +1,6 @@
 import Testing
 
+@testable import DriverModels
 @testable import Ixy
 
 @Suite struct VirtioTransmitTests {
