@@ -13,6 +13,14 @@ public final class EmulatedDevice: PCIDevice, InterruptingDevice {
     self.thread = thread
   }
 
+  /// A card whose driver has gone is quiet before its memory goes.
+  deinit {
+    thread.exclusively {
+      inner.model.interrupts = nil
+      inner.model.reset()
+    }
+  }
+
   /// The model's name.
   public var name: String { inner.name }
 

@@ -28,14 +28,17 @@ extension InProcessDevice: InterruptingDevice {
 /// The eventfds behind a model's interrupts of one kind.
 private final class EventFDs: InterruptSink {
   private let kind: InterruptKind
+  /// Copies: the caller may close its own while the card still signals.
   private let files: [Int32]
   /// INTx is level triggered: after a signal it stays silent until it is unmasked.
   var isMasked = false
 
   init(_ kind: InterruptKind, _ files: [Int32]) {
     self.kind = kind
-    self.files = files
+    self.files = files.map { fcntl($0, F_DUPFD_CLOEXEC, 0) }
   }
+
+  deinit { for file in files where file >= 0 { close(file) } }
 
   func signal(_ kind: InterruptKind, vector: Int) {
     guard kind == self.kind, files.indices.contains(vector), !isMasked else { return }

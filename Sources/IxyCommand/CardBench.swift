@@ -61,8 +61,7 @@ final class CardBench {
   /// Stops the cards, and what is emulated; throws what went wrong at the wires.
   func close() throws {
     for device in devices { device.stop() }
-    emulation.join()
-    for wire in wires { try wire.close() }
+    try emulation.stop()
   }
 
   private func emulated(_ card: CardName) throws -> (any PCIDevice)? {

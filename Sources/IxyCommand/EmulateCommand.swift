@@ -52,8 +52,9 @@ struct EmulateCommand: ParsableCommand {
       hadClient = hadClient || hasClient
       return StopSignal.isRaised || once && hadClient && !hasClient
     }
-    for wire in wires { try wire.close() }
-    for wire in wires { report(wire) }
+    // The counts also tell how much was lost when a wire could not be closed well.
+    defer { for wire in wires { report(wire) } }
+    try wires.closeAll()
   }
 
   private func report(_ wire: any Wire) {
