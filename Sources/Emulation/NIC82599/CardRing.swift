@@ -117,7 +117,9 @@ import CIxy
     }
     // With an IOMMU in a guest each page of the ring is a mapping of its own.
     let address = iova &+ UInt64(place * Self.stride)
-    if let one = unsafe dma.pointer(to: address, count: Self.stride, forWriting: true),
+    // A card reads a descriptor before it writes it: where nothing is mapped, it is the read that is refused.
+    if unsafe dma.pointer(to: address, count: Self.stride, forWriting: false) != nil,
+      let one = unsafe dma.pointer(to: address, count: Self.stride, forWriting: true),
       unsafe Self.isAligned(one)
     {
       return unsafe one

@@ -58,6 +58,23 @@ import Testing
     _ = consume queue
   }
 
+  @Test func `a ring outside the mapped memory is not read, and told`() throws {
+    let queue = try bench.device.takeTransmitQueue(0)
+    bench.settle()
+    let bar = bench.device.bar
+    let (high, tail, control) = (0x6004, 0x6018, 0x6028)
+    bar[Register<UInt32>(at: control)] = 0
+    bench.settle()
+    bar[Register<UInt32>(at: high)] = 0x7F
+    bar[Register<UInt32>(at: control)] = 1 << 25
+    bench.settle()
+    bar[Register<UInt32>(at: tail)] = 1
+    bench.settle()
+    #expect(bench.model.dma.violations > 0)
+    #expect(try bench.device.pci.takeFaults() == .masterAbort)
+    _ = consume queue
+  }
+
   @Test func `a card that is gone has no faults to tell`() throws {
     #expect(throws: DeviceError.self) { try Gone().takeFaults() }
   }
