@@ -6,7 +6,8 @@
 /// - Parameters:
 ///   - address: Where it is.
 ///   - domain: The memory that it shares with other cards.
-///   - force: Takes it from the kernel even when its interface is up, has an address or carries a route.
+///   - force: Takes it from the kernel even when its interface is up, has an address, carries a route or
+///     is out of sight.
 ///   - allowsUnprotected: Opens a card on VFIO even where there is no IOMMU.
 /// - Returns: The card, for `openDevice`.
 /// - Throws: `DeviceError` with the reason and the command that mends it.

@@ -9,7 +9,7 @@ struct BindCommand: ParsableCommand {
     abstract: "Gives a card to vfio-pci and an ordinary user, or back to the kernel.",
     discussion: """
       Without an option the card goes to vfio-pci. It is refused when its interface is up, has an
-      address or carries a route, and when a process of ours drives it.
+      address, carries a route or is in another network namespace, and when a process of ours drives it.
       """)
 
   @Argument(help: "The card's PCI address, as in 0000:03:00.0.")

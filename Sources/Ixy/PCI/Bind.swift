@@ -16,7 +16,7 @@ public struct CardBinding {
   ///
   /// - Parameters:
   ///   - user: Who shall own its IOMMU group; nil leaves it as it is.
-  ///   - force: Takes it even when its interface is up, has an address or carries a route.
+  ///   - force: Takes it even when its interface is up, has an address, carries a route or is out of sight.
   /// - Returns: What is still missing before that user can open it, each with the command that mends it.
   /// - Throws: `DeviceError.refused` with the reason, or what the kernel says.
   public func bind(user: String? = nil, force: Bool = false) throws(DeviceError) -> [String] {

@@ -7,7 +7,7 @@ import Glibc
 ///
 /// - Parameters:
 ///   - address: Where it is.
-///   - force: Takes it even when its interface is up, has an address or carries a route.
+///   - force: Takes it even when its interface is up, has an address, carries a route or is out of sight.
 /// - Throws: `DeviceError.refused` with the reason, or what the kernel says.
 public func releaseFromKernel(_ address: PCIAddress, force: Bool = false) throws(DeviceError) {
   let card = SysfsCard(address)
@@ -53,9 +53,18 @@ extension SysfsCard {
       advice: "End that process first.")
   }
 
-  /// Refuses a card whose interface is up, has an address or carries a route.
+  /// Refuses a card whose interface is up, has an address, carries a route or is out of our sight.
   func refuseWhenInUse() throws(DeviceError) {
-    for interface in interfaces(of: directory) {
+    let interfaces = interfaces(of: directory)
+    if interfaces.isEmpty, let driver = networkDriver {
+      throw .refused(
+        "Take \(address) from the kernel",
+        found:
+          "the driver \(driver) has it, and its interface is not to be seen from here: another "
+          + "network namespace may use it",
+        advice: "Look for it: ip netns; lsns -t net. If you can do without it, say --force.")
+    }
+    for interface in interfaces {
       let flags = firstLine(of: "\(root)/sys/class/net/\(interface)/flags")
       let isUp = flags.flatMap { UInt32($0.dropFirst(2), radix: 16) }.map { $0 & 1 != 0 } ?? true
       var reason: String?
@@ -76,10 +85,27 @@ extension SysfsCard {
   }
 }
 
+extension SysfsCard {
+  /// The kernel's driver that makes an interface of the card; nil when none has it.
+  private var networkDriver: String? {
+    switch driver {
+    case "virtio-pci":
+      // It only finds the device; another driver has that.
+      virtioDevices(of: directory).lazy.compactMap { linkName($0 + "/driver") }.first
+    case let driver? where ["vfio", "uio", "igb_uio", "pci-stub"].contains { driver.hasPrefix($0) }:
+      nil
+    default: driver
+    }
+  }
+}
+
 /// The network interfaces of a card: of its own, or of a virtio device below it.
 func interfaces(of directory: String) -> [String] {
-  let below = entries(of: directory).filter { $0.hasPrefix("virtio") }.map { "\(directory)/\($0)" }
-  return ([directory] + below).flatMap { entries(of: $0 + "/net") }
+  ([directory] + virtioDevices(of: directory)).flatMap { entries(of: $0 + "/net") }
+}
+
+private func virtioDevices(of directory: String) -> [String] {
+  entries(of: directory).filter { $0.hasPrefix("virtio") }.map { "\(directory)/\($0)" }
 }
 
 private func hasAddress(_ interface: String) -> Bool {

@@ -30,6 +30,15 @@ import Testing
     #expect(tree.text("sys/bus/pci/drivers/ixgbe/unbind") == "")
   }
 
+  @Test func `a card whose interface is out of sight is bound by force alone`() {
+    let card = tree.card("0000:03:00.0", driver: "ixgbe", group: "7")
+    tree.makeFolder("sys/bus/pci/drivers/vfio-pci")
+    #expect(bind(card).contains("another network namespace"))
+    #expect(tree.text(override) == "(null)\n")
+    #expect(bind(card, force: true).contains("it did not take it"))
+    #expect(tree.text("sys/bus/pci/drivers/ixgbe/unbind") == "0000:03:00.0")
+  }
+
   @Test func `a card that a process of ours drives is left alone`() throws {
     let card = tree.card("0000:03:00.0", group: "7")
     tree.makeFolder("sys/bus/pci/drivers/vfio-pci")
@@ -48,6 +57,7 @@ import Testing
 
   @Test func `a card that vfio-pci does not take is offered to its old driver again`() {
     let card = tree.card("0000:03:00.0", driver: "ixgbe", group: "7")
+    tree.interface("ixytest0", of: card, flags: "0x1002\n")
     tree.makeFolder("sys/bus/pci/drivers/vfio-pci")
     // Here nothing moves a card: as if vfio-pci had refused.
     #expect(bind(card).contains("it did not take it"))

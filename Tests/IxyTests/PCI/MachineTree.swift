@@ -71,7 +71,7 @@ import Glibc
     return SysfsCard(address, root: root)
   }
 
-  /// An interface of a card, with the flags that the kernel writes.
+  /// An interface of a card, with the flags that the kernel writes: 0x1002 is down, 0x1003 is up.
   func interface(_ name: String, of card: SysfsCard, flags: String) {
     makeFolder("sys/bus/pci/devices/\(card.address)/net/\(name)")
     file("sys/class/net/\(name)/flags", flags)

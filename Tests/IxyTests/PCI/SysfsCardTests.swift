@@ -89,6 +89,32 @@ import Testing
     try card.refuseWhenInUse()
   }
 
+  @Test func `a card whose interface is in another network namespace is not taken`() {
+    let text = message(tree.card("0000:03:00.0", driver: "ixgbe").refuseWhenInUse)
+    #expect(text.contains("the driver ixgbe has it"))
+    #expect(text.contains("another network namespace"))
+    #expect(text.contains("--force"))
+  }
+
+  @Test func `a virtio card whose interface is in another network namespace is not taken`() {
+    let card = tree.card("0000:03:00.0", driver: "virtio-pci")
+    tree.link(
+      "sys/bus/pci/devices/0000:03:00.0/virtio0/driver", to: "../../../../virtio/drivers/virtio_net"
+    )
+    #expect(message(card.refuseWhenInUse).contains("the driver virtio_net has it"))
+  }
+
+  @Test func `a virtio card without a network driver is taken`() throws {
+    let card = tree.card("0000:03:00.0", driver: "virtio-pci")
+    tree.makeFolder("sys/bus/pci/devices/0000:03:00.0/virtio0")
+    try card.refuseWhenInUse()
+  }
+
+  @Test(arguments: ["vfio-pci", "uio_pci_generic", "igb_uio", "pci-stub", nil])
+  func `a card that no network driver has is taken`(driver: String?) throws {
+    try tree.card("0000:03:00.0", driver: driver).refuseWhenInUse()
+  }
+
   @Test func `a card that is locked is refused by its holder's number`() throws {
     let card = tree.card("0000:03:00.0")
     let lock = try card.lock()
