@@ -30,8 +30,15 @@ struct RateArgument: ExpressibleByArgument {
 
 /// Options of every command that drives cards.
 struct CardOptions: ParsableArguments {
-  @Flag(help: "Take a card even when its interface is up, has an address or carries a route.")
+  @Flag(
+    help:
+      "Take a card even when its interface is up, has an address, carries a route or is out of sight."
+  )
   var force = false
+
+  @Flag(
+    help: "Take a card that vfio-pci has without an IOMMU, too: it can reach all of the memory.")
+  var withoutIommu = false
 
   @Flag(help: "Print JSON, one object a line.")
   var json = false

@@ -11,13 +11,18 @@ final class CardBench {
   /// How each device is reached.
   private(set) var buses: [any PCIDevice] = []
   private let force: Bool
+  private let allowsUnprotected: Bool
   private let panel = PatchPanel()
   /// Where the emulated cards run.
   let emulation = EmulationThread()
   /// The wires of the emulated cards, in the order of the cards.
   private(set) var wires: [any Wire] = []
 
-  init(force: Bool) { self.force = force }
+  /// A bench whose cards are all emulated needs no options.
+  init(_ options: CardOptions? = nil) {
+    force = options?.force ?? false
+    allowsUnprotected = options?.withoutIommu ?? false
+  }
 
   /// Opens cards by the names that the user gave.
   ///
@@ -31,7 +36,8 @@ final class CardBench {
     try panel.checkLinks()
     for (i, card) in cards.enumerated() {
       if case .pci(let address) = card {
-        buses[i] = try openCard(address, domain: domain, force: force)
+        buses[i] = try openCard(
+          address, domain: domain, force: force, allowsUnprotected: allowsUnprotected)
       }
     }
     if !wires.isEmpty { try emulation.start() }

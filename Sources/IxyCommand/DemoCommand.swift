@@ -26,7 +26,7 @@ struct DemoCommand: ParsableCommand {
   func run() throws {
     StopSignal.install()
     if !json { output(Self.introduction) }
-    let bench = CardBench(force: false)
+    let bench = CardBench()
     let devices = try bench.open(["emu:82599,wire=generator", "emu:82599,wire=sink"], .init())
     guard let generator = bench.wires[0] as? GeneratorWire else { return }
     let ports = devices.map(Port.init)

@@ -33,7 +33,7 @@ struct DumpCommand: ParsableCommand {
     var configuration = DeviceConfiguration()
     configuration.mtu = mtu
     let writer = try PcapWriter(path: writeFile, snapLength: snapLength)
-    let bench = CardBench(force: cardOptions.force)
+    let bench = CardBench(cardOptions)
     let device = try bench.open([card], configuration)[0]
     writer.begin()
     try device.setPromiscuous(true)

@@ -30,7 +30,7 @@ struct ForwardCommand: ParsableCommand {
     StopSignal.install()
     var configuration = DeviceConfiguration()
     configuration.mtu = mtu
-    let bench = CardBench(force: cardOptions.force)
+    let bench = CardBench(cardOptions)
     let devices = try bench.open([first, second], configuration)
     for device in devices { try device.setPromiscuous(true) }
     let ports = devices.map(Port.init)

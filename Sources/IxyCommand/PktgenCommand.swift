@@ -23,7 +23,7 @@ struct PktgenCommand: ParsableCommand {
 
   func run() throws {
     StopSignal.install()
-    let bench = CardBench(force: cardOptions.force)
+    let bench = CardBench(cardOptions)
     let device = try bench.open([card], DeviceConfiguration())[0]
     let port = Port(device)
     let pool = try Mempool(domain: bench.domain, buffers: 2048)

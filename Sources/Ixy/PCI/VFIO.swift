@@ -110,7 +110,7 @@ private func openVFIO(_ card: SysfsCard, _ domain: DMADomain, allowsUnprotected:
     throw .refused(
       "Open \(name)", found: "it is bound to vfio-pci, but no IOMMU protects the memory from it",
       advice: "Switch the IOMMU on (firmware, and intel_iommu=on on the kernel's command line), "
-        + "or ask for it without.")
+        + "or do without: --without-iommu.")
   }
   // Kernels that are built without groups have a node for each device instead.
   if unsafe access(group.node, F_OK) != 0, let node = card.deviceNode {

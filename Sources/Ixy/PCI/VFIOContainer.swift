@@ -20,11 +20,7 @@ final class VFIOContainer {
   init(root: String, isProtected: Bool) throws(DeviceError) {
     self.isProtected = isProtected
     let path = "\(root)/dev/vfio/vfio"
-    file = try FileDescriptor(device: path) { code in
-      code == EACCES
-        ? "Let everyone open it, which harms nobody: sudo chmod 666 \(path)"
-        : "Run: sudo modprobe vfio-pci"
-    }
+    file = try FileDescriptor(device: path) { VFIOAdvice.container($0, path) }
     let version = ixy_ioctl_value(file.number, UInt(IXY_VFIO_GET_API_VERSION), 0)
     guard version == 0 else {
       throw .refused(
@@ -55,10 +51,7 @@ final class VFIOContainer {
     let type = UInt(isProtected ? VFIO_TYPE1v2_IOMMU : VFIO_NOIOMMU_IOMMU)
     if ixy_ioctl_value(file.number, UInt(IXY_VFIO_SET_IOMMU), type) != 0 {
       throw .lastError(
-        "Put \(name) behind the IOMMU",
-        advice: errno == EPERM && isProtected
-          ? "The IOMMU cannot remap interrupts. If nobody hostile has the card: echo 1 | sudo tee "
-            + "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts" : "")
+        "Put \(name) behind the IOMMU", advice: VFIOAdvice.iommu(errno, isProtected: isProtected))
     }
     hasIOMMU = true
   }
@@ -76,13 +69,9 @@ final class VFIOGroup {
   {
     name = group.name
     self.container = container
-    file = try FileDescriptor(device: group.node) { code in
-      switch code {
-      case EBUSY: "Another process has a card of this group; end that one first."
-      case EPERM where group.isUnprotected: "Without an IOMMU it takes root."
-      case EACCES: "Give the group to yourself: sudo ixy bind --user $USER \(card)"
-      default: "Run: sudo ixy bind \(card)"
-      }
+    let isProtected = !group.isUnprotected
+    file = try FileDescriptor(device: group.node) {
+      VFIOAdvice.group($0, isProtected: isProtected, card: card)
     }
     var status = vfio_group_status(
       argsz: UInt32(MemoryLayout<vfio_group_status>.size), flags: 0)
@@ -113,5 +102,32 @@ final class VFIOGroup {
       throw .lastError("Open \(name) in group \(self.name)", advice: "Run: sudo ixy bind \(name)")
     }
     return FileDescriptor(owning: number)
+  }
+}
+
+/// What mends an error on the way to a card.
+enum VFIOAdvice {
+  /// `/dev/vfio/vfio` cannot be opened.
+  static func container(_ code: Int32, _ path: String) -> String {
+    code == EACCES
+      ? "Let everyone open it, which harms nobody: sudo chmod 666 \(path)"
+      : "Run: sudo modprobe vfio-pci"
+  }
+
+  /// The node of a card's group cannot be opened.
+  static func group(_ code: Int32, isProtected: Bool, card: String) -> String {
+    switch code {
+    case EBUSY: "Another process has a card of this group; end that one first."
+    case EPERM where !isProtected: "Without an IOMMU it takes root."
+    case EACCES: "Give the group to yourself: sudo ixy bind --user $USER \(card)"
+    default: "Run: sudo ixy bind \(card)"
+    }
+  }
+
+  /// The container does not take an IOMMU.
+  static func iommu(_ code: Int32, isProtected: Bool) -> String {
+    guard code == EPERM, isProtected else { return "" }
+    return "The IOMMU cannot remap interrupts. If nobody hostile has the card: echo 1 | sudo tee "
+      + "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"
   }
 }

@@ -1,5 +1,6 @@
 import CIxy
 import Emulation
+import Glibc
 import Testing
 
 @testable import Ixy
@@ -71,22 +72,65 @@ import Testing
     }
   }
 
-  @Test func `no room that every device reaches is an error`() throws {
+  @Test func `IOVAs are what each of several devices reaches`() throws {
+    // 39 address bits and no low addresses; 32 bits with a hole.
+    let vtd = NarrowMapper([0x40_0000...(1 << 39) - 1])
+    let pc = NarrowMapper([0...0x4F_FFFF, 0x60_0000...0xFEDF_FFFF])
     let domain = DMADomain()
-    let narrow = NarrowMapper([0...0xFFFF])
+    try domain.attach(vtd)
+    try domain.attach(pc)
+    let first = try domain.allocate(2 << 20)
+    let second = try domain.allocate(4 << 20)
+    #expect([first.iova, second.iova] == [0x60_0000, 0x80_0000])
+    #expect(vtd.mapped == [0x60_0000...0x7F_FFFF, 0x80_0000...0xBF_FFFF])
+    #expect(pc.mapped == vtd.mapped)
+  }
+
+  @Test func `no room that every device reaches is an error with its own message`() throws {
+    let domain = DMADomain()
+    let narrow = NarrowMapper([0...0x5F_FFFF])
     try domain.attach(narrow)
-    #expect(throws: DeviceError.self) { _ = try domain.allocate(64) }
+    let first = try domain.allocate(2 << 20)
+    let second = try domain.allocate(2 << 20)
+    #expect([first.iova, second.iova] == [0x20_0000, 0x40_0000])
+    let text = message { _ = try domain.allocate(64) }
+    #expect(text.contains("there is no room below 16 GiB that every card can reach"))
+    #expect(text.contains("Use fewer or smaller mempools"))
+  }
+
+  @Test func `a device that cannot reach what is there is refused`() throws {
+    let (domain, _) = try testDomain()
+    let memory = try domain.allocate(64)
+    let narrow = NarrowMapper([0...0xFFFF])
+    #expect(throws: DeviceError.self) { try domain.attach(narrow) }
+    withExtendedLifetime(memory) {}
+  }
+
+  @Test(.enabled(if: freeHugePages() == 0, "the machine has huge pages"))
+  func `without huge pages physical addresses have the command that gets some`() throws {
+    let domain = DMADomain()
+    try domain.usePhysicalAddresses()
+    #expect(message { _ = try domain.allocate(64) }.contains("sudo Scripts/setup-hugepages"))
   }
 }
 
 private final class NarrowMapper: DMAMapper {
   let usableIOVAs: [ClosedRange<UInt64>]
+  private(set) var mapped: [ClosedRange<UInt64>] = []
 
   init(_ ranges: [ClosedRange<UInt64>]) { usableIOVAs = ranges }
 
   func map(
     file: Int32, offset: Int, base: UnsafeMutableRawPointer, iova: UInt64, size: Int
-  ) throws(DeviceError) {}
+  ) throws(DeviceError) {
+    let range = iova...iova + UInt64(size) - 1
+    // As the kernel's IOMMU does.
+    let isReachable = usableIOVAs.contains {
+      $0.contains(range.lowerBound) && $0.contains(range.upperBound)
+    }
+    if !isReachable { throw mapError(EINVAL, iova: iova, size: size) }
+    mapped.append(range)
+  }
 
   func unmap(iova: UInt64, size: Int) {}
 }

@@ -98,6 +98,7 @@ import Testing
     let card = tree.card("0000:03:00.0", driver: "vfio-pci", group: "7")
     tree.file("sys/kernel/iommu_groups/7/name", "vfio-noiommu\n")
     #expect(open(card).contains("no IOMMU protects the memory"))
+    #expect(open(card).contains("--without-iommu"))
     #expect(!open(card, unprotected: true).contains("no IOMMU protects the memory"))
   }
 
@@ -105,5 +106,37 @@ import Testing
     let text = mapError(ENOMEM, iova: 0x20_0000, size: 2 << 20).description
     #expect(text.contains("Map 2048 KiB at IOVA 0x200000"))
     #expect(text.contains("ulimit -l") || text.contains("no memory left"))
+  }
+
+  @Test func `an address that the IOMMU cannot reach has its own message`() {
+    let text = mapError(EINVAL, iova: 1 << 40, size: 2 << 20).description
+    #expect(text.contains("Map 2048 KiB at IOVA 0x10000000000"))
+    #expect(text.contains("The IOMMU cannot reach this address"))
+    #expect(text.contains("bind all of them"))
+  }
+
+  @Test func `too many mappings have the limit that is to be raised`() {
+    #expect(mapError(ENOSPC, iova: 0, size: 4096).description.contains("dma_entry_limit"))
+  }
+
+  @Test func `each error of a group's node has its own advice`() {
+    func advice(_ code: Int32, isProtected: Bool = true) -> String {
+      VFIOAdvice.group(code, isProtected: isProtected, card: "0000:03:00.0")
+    }
+    #expect(advice(EACCES).contains("sudo ixy bind --user $USER 0000:03:00.0"))
+    #expect(advice(EBUSY).contains("Another process has a card of this group"))
+    #expect(advice(EPERM, isProtected: false).contains("takes root"))
+    #expect(advice(ENOENT).contains("sudo ixy bind 0000:03:00.0"))
+  }
+
+  @Test func `a container for root alone has the command that opens it to all`() {
+    let path = "/dev/vfio/vfio"
+    #expect(VFIOAdvice.container(EACCES, path).contains("sudo chmod 666 /dev/vfio/vfio"))
+    #expect(VFIOAdvice.container(ENOENT, path).contains("sudo modprobe vfio-pci"))
+  }
+
+  @Test func `an IOMMU that cannot remap interrupts has the switch that allows it`() {
+    #expect(VFIOAdvice.iommu(EPERM, isProtected: true).contains("allow_unsafe_interrupts"))
+    #expect(VFIOAdvice.iommu(EINVAL, isProtected: true).isEmpty)
   }
 }
