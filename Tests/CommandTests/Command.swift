@@ -39,6 +39,7 @@ final class Command {
   /// What it has said beside that so far.
   var errors: String { (try? String(contentsOf: errorFile, encoding: .utf8)) ?? "" }
   var isRunning: Bool { process.isRunning }
+  var identifier: Int32 { process.processIdentifier }
 
   func interrupt(_ signal: Int32 = SIGINT) { kill(process.processIdentifier, signal) }
 
