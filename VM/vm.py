@@ -160,6 +160,18 @@ class Server:
         """The last lines of both, for a message."""
         return " | ".join((self.stdout + self.stderr).strip().splitlines()[-5:]) or "(no output)"
 
+    def held(self):
+        """What it holds: (file descriptors, KiB of guests' memory that it has mapped)."""
+        process = f"/proc/{self.process.pid}"
+        mapped = 0
+        with open(f"{process}/maps") as maps:
+            for line in maps:
+                # QEMU's name for the guest's memory; a card's own registers are in a memfd, too.
+                if "memory-backend-memfd" in line:
+                    start, end = (int(word, 16) for word in line.split()[0].split("-"))
+                    mapped += (end - start) // 1024
+        return len(os.listdir(f"{process}/fd")), mapped
+
     def wait(self, timeout=30):
         """The exit status of a process that ends by itself."""
         try:
@@ -314,7 +326,7 @@ class Guest:
     - memory in MiB; huge_pages of 2 MiB each, reserved at boot.
     - numa: the number of nodes that memory and processors are spread over.
     - log: the file for the guest's console.
-    - timeout: the guest is killed after so many seconds.
+    - timeout: the guest is killed after so many seconds; from `Env.guest`, a little before its scenario.
     """
 
     def __init__(self, test, *, directory, log, files=None, archives=(), devices=(), qemu="system",
@@ -513,13 +525,14 @@ class Env:
     - directory: a folder for sockets and files, removed afterwards.
     """
 
-    def __init__(self, name, directory, *, full=False, ixy_static=None):
+    def __init__(self, name, directory, *, full=False, ixy_static=None, timeout=300):
         self.name = name
+        self._timeout = timeout
         self.directory = directory
         self.full = full
         self.ixy_static = ixy_static
         self.guests = []
-        self._servers = 0
+        self.servers = []
         self._stack = contextlib.ExitStack()
 
     def count(self, reduced, full):
@@ -540,13 +553,15 @@ class Env:
 
     def server(self, command, sockets=(), **options):
         """A `Server`; its output is kept as NAME.server1.out and .err."""
-        self._servers += 1
-        log = self.log(f"server{self._servers}")
-        return self._stack.enter_context(Server(command, sockets, log=log, **options))
+        server = Server(command, sockets, log=self.log(f"server{len(self.servers) + 1}"), **options)
+        self.servers.append(server)
+        return self._stack.enter_context(server)
 
     def guest(self, test, **options):
         """A `Guest`; its console is kept as NAME.guest1.log."""
         log = self.log(f"guest{len(self.guests) + 1}.log")
+        # Before the scenario's own end, so that the console tells.
+        options.setdefault("timeout", self._timeout - 15)
         guest = Guest(test, directory=self.directory, log=log, **options)
         self.guests.append(guest)
         return self._stack.enter_context(guest)

@@ -64,7 +64,7 @@ bind_vfio() {
   load vfio_iommu_type1 vfio-pci
   bind $1 vfio-pci
   _group=$(iommu_group $1) || fail "bind_vfio: $1 has no IOMMU group; boot the guest with viommu=True"
-  wait_until 5 test -e /dev/vfio/$_group || fail "bind_vfio: no /dev/vfio/$_group"
+  wait_until 30 test -e /dev/vfio/$_group || fail "bind_vfio: no /dev/vfio/$_group"
   chown ${2:-1000} /dev/vfio/$_group
   chmod 666 /dev/vfio/vfio
 }
@@ -80,7 +80,7 @@ huge_pages() {
 
 # interface ADDRESS: the network interface of the PCI device, which may take some seconds to appear.
 interface() {
-  wait_until 10 find_interface $1 || fail "interface: $1 has none (driver '$(pci_driver $1)')" >&2
+  wait_until 60 find_interface $1 || fail "interface: $1 has none (driver '$(pci_driver $1)')" >&2
   find_interface $1
 }
 # The second path is where virtio-net has it: below its own bus.
@@ -97,7 +97,7 @@ up() {
   [ ! -d /proc/sys/net/ipv6/conf/$1 ] || echo 1 > /proc/sys/net/ipv6/conf/$1/disable_ipv6
   [ -z "$2" ] || ip address add $2 dev $1 || fail "up: $1 refuses the address $2"
   ip link set $1 up || fail "up: $1"
-  wait_until 15 has_carrier $1 || fail "up: $1 has no link"
+  wait_until 60 has_carrier $1 || fail "up: $1 has no link"
 }
 
 # in_namespace NAME COMMAND...: runs COMMAND, one of these functions too, in a network namespace.
