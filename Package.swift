@@ -35,6 +35,7 @@ let package = Package(
     .testTarget(name: "IxyTests", dependencies: ["Ixy", "Emulation", "CIxy", "DriverModels"]),
     .testTarget(name: "EmulationTests", dependencies: ["Ixy", "Emulation"]),
     .testTarget(name: "VFIOUserTests", dependencies: ["Ixy", "Emulation", "VFIOUser"]),
+    .executableTarget(name: "Soak", dependencies: ["Ixy", "Emulation"], path: "Tests/Soak"),
     .testTarget(
       name: "CommandTests", dependencies: ["Ixy", "Emulation", "IxyCommand"],
       resources: [.copy("Resources")]),
