@@ -54,7 +54,7 @@ import Testing
     #expect(counts[1] == expected)
   }
 
-  @Test(arguments: [(10, true, 1), (19, true, 1), (20, true, 0), (9, true, 0), (15, false, 0)])
+  @Test(arguments: [(10, true, 1), (19, true, 1), (20, true, 0), (63, true, 0), (15, false, 0)])
   func `a packed ring notifies at the entry that the device names`(
     place: Int, wrap: Bool, notified: Int
   ) throws {
@@ -85,7 +85,16 @@ import Testing
     #expect(try send(4) == 0)
     #expect(try send(3) == 0)
     #expect(try send(1) == 1)
-    #expect(try send(1) == 0)
+  }
+
+  @Test func `a packed ring notifies a device that has gone past the entry it named`() throws {
+    let model = VirtioModel(offering: RingKind.packed.features | VirtioModel.events)
+    // As QEMU's, which takes more than it waited for, and then does not say what it waits for next.
+    let counts = try notifications(model, before: 0) { model in
+      model.store(UInt16(0x8000), to: model.queues[1].deviceArea)
+      model.store(UInt16(2), to: model.queues[1].deviceArea + 2)
+    }
+    #expect(counts == [1, 1, 1, 1])
   }
 
   @Test(arguments: RingKind.allCases)

@@ -116,7 +116,7 @@ import CIxy
     // The rest of the frame comes with it, or will come.
     for i in next..<(next + parts) where !ring.isUsed(i) { return .wait }
     let isPlain = unsafe isLong && format.isPlain(header)
-    return gather(max(parts, 1), isPlain: isPlain && parts > 1)
+    return gather(max(parts, 1), isPlain: isPlain && parts > 0)
   }
 
   /// Copies the buffers of a frame into one of the large pool, and gives them back to the device.
@@ -167,10 +167,7 @@ extension VirtioPackedReceiveQueue: ReceiveQueue {
     // Once around the ring at most: what is filled here may be used again at once.
     let last = next &+ ring.mask &+ 1
     var bytes = 0
-    odd: while true {
-      bytes &+= takeWhole(into: &batch, upTo: limit, last: last)
-      if unsafe next == last || batch.tail == limit || pool.pointee.top == 0 { break }
-      if !ring.isUsed(next) { break }
+    odd: while takeWhole(into: &batch, upTo: limit, last: last, &bytes) {
       switch takeOdd() {
       case .packet(let packet):
         bytes &+= packet.count
@@ -184,28 +181,32 @@ extension VirtioPackedReceiveQueue: ReceiveQueue {
     return batch.tail &- before
   }
 
-  /// Takes frames up to the first that is not simply whole, or not there.
+  /// Takes frames up to the first that is not simply whole, or not there; adds their bytes to `bytes`.
   ///
-  /// - Returns: Their bytes.
+  /// - Returns: Whether there is one that is not simply whole. Its entry is not looked at again for that: one
+  ///   that was not there a moment ago may be by now, and whole.
   @inline(__always) private mutating func takeWhole(
-    into batch: inout PacketBatch, upTo limit: Int, last: Int
-  ) -> Int {
+    into batch: inout PacketBatch, upTo limit: Int, last: Int, _ bytes: inout Int
+  ) -> Bool {
     // Locals: nothing to load again in the loop.
     let (pool, stack, format) = unsafe (pool, pool.pointee.stack, format)
     var top = unsafe pool.pointee.top
     let start = next
     let stop = start &+ min(limit &- batch.tail, last &- start, top)
     var packet = unsafe batch.base + batch.tail
-    var (i, bytes) = (start, 0)
+    var i = start
+    var isOdd = false
     while i != stop {
       // Whose it is, identifier and length are read together, and once.
       let word = ring.word(i)
       if word & VirtioPackedRing.both != ring.used(i) { break }
       let (id, length) = (Int(word >> 32 & 0xFFFF), UInt32(truncatingIfNeeded: word))
+      isOdd = true
       if !isLent(id) { break }
       let buffer = unsafe slots[id].buffer
       let header = unsafe buffer - format.headerSize
       if unsafe !format.isWhole(length, header) { break }
+      isOdd = false
       let size = length &- UInt32(truncatingIfNeeded: format.headerSize)
       unsafe packet.initialize(
         to: Packet(buffer: buffer, pool: pool, length: size, hash: format.hash(header)))
@@ -218,6 +219,6 @@ extension VirtioPackedReceiveQueue: ReceiveQueue {
     unsafe pool.pointee.top = top
     batch.tail &+= i &- start
     next = i
-    return bytes
+    return isOdd
   }
 }

@@ -142,7 +142,7 @@ import CIxy
     // The rest of the frame comes with it, or will come.
     if parts > end - next { return .wait }
     let isPlain = unsafe length >= format.headerSize && format.isPlain(header)
-    return gather(max(parts, 1), isPlain: isPlain && parts > 1)
+    return gather(max(parts, 1), isPlain: isPlain && parts > 0)
   }
 
   /// Copies the buffers of a frame into one of the large pool, and gives them back to the device.
