@@ -50,6 +50,9 @@ final class VirtioModel: DeviceModel {
   var resetsQueues = true
   var isUnplugged = false
   var interruptStatus: UInt8 = 0
+  /// The vectors that the device has; it may refuse to use them.
+  let vectors: Int
+  var takesVectors = true
   var notifyMultiplier: UInt32 = 4
   private(set) var busMaster = false
   var config: [UInt8]
@@ -58,9 +61,11 @@ final class VirtioModel: DeviceModel {
   var configVector: UInt16 = 0xFFFF
 
   init(
-    _ kind: Kind = .modern, offering features: UInt64 = usual, queueSize: Int = 256, pairs: Int = 1
+    _ kind: Kind = .modern, offering features: UInt64 = usual, queueSize: Int = 256, pairs: Int = 1,
+    vectors: Int = 4
   ) {
     self.kind = kind
+    self.vectors = vectors
     offered = kind == .legacy ? features & 0xFFFF_FFFF : features
     maximumPairs = pairs
     queues = (0..<(2 * pairs)).map { _ in ModelQueue(queueSize) }
@@ -68,12 +73,12 @@ final class VirtioModel: DeviceModel {
     notifications = Array(repeating: 0, count: queues.count)
     configuration = [0x52, 0x54, 0, 0x12, 0x34, 0x56, 1, 0, UInt8(pairs), 0, 0xDC, 5]
     configuration += [0x10, 0x27, 0, 0, 1, 40, 128, 0, 0x3F, 0, 0, 0]
-    config = Self.configSpace(kind)
+    config = Self.configSpace(kind, vectors: vectors)
   }
 
   // MARK: - Config space
 
-  static func configSpace(_ kind: Kind) -> [UInt8] {
+  static func configSpace(_ kind: Kind, vectors: Int) -> [UInt8] {
     var space = [UInt8](repeating: 0, count: 256)
     let device: UInt16 = kind == .modern ? 0x1041 : 0x1000
     space.replaceSubrange(0..<4, with: [0xF4, 0x1A, UInt8(device & 0xFF), UInt8(device >> 8)])
@@ -91,12 +96,14 @@ final class VirtioModel: DeviceModel {
     ]
     for (i, (type, offset, length)) in structures.enumerated() {
       let at = 0x40 + 0x18 * i
-      let next = i == 3 ? 0 : at + 0x18
+      let next = i == 3 ? (vectors > 0 ? 0xA0 : 0) : at + 0x18
       let head = [9, UInt8(next), type == 2 ? 20 : 16, type, 4, 0, 0, 0]
       let tail = type == 2 ? bytes(UInt32(4)) : []
       let all = head + bytes(offset) + bytes(length) + tail
       space.replaceSubrange(at..<(at + all.count), with: all)
     }
+    // MSI-X; its control word has the number of vectors less one.
+    if vectors > 0 { space.replaceSubrange(0xA0..<0xA3, with: [0x11, 0, UInt8(vectors - 1)]) }
     return space
   }
 
@@ -106,7 +113,7 @@ final class VirtioModel: DeviceModel {
 
   var barSizes: [Int] { [kind == .modern ? 0 : 64, 0, 0, 0, kind == .legacy ? 0 : 0x4000, 0] }
   let configSize = 256
-  let interruptCounts = (intx: 1, msi: 0, msix: 4)
+  var interruptCounts: (intx: Int, msi: Int, msix: Int) { (1, 0, vectors) }
   let sharedPages: SharedPages? = nil
   func unmaskedINTx() {}
   func takeSharedWrites() {}
@@ -195,11 +202,11 @@ final class VirtioModel: DeviceModel {
     case 0x0C:
       let shift = UInt64(32 * featureSelect.driver)
       accepted = accepted & ~(0xFFFF_FFFF << shift) | value << shift
-    case 0x10: configVector = value < 4 ? UInt16(value) : 0xFFFF
+    case 0x10: configVector = vector(value)
     case 0x14: setStatus(UInt8(value))
     case 0x16: queueSelect = Int(value)
     case 0x18: queue?.size = Int(value)
-    case 0x1A: queue?.vector = value < 4 ? UInt16(value) : 0xFFFF
+    case 0x1A: queue?.vector = vector(value)
     case 0x1C: queue?.isEnabled = value == 1
     case 0x20: queue.map { $0.descriptors = low($0.descriptors) }
     case 0x24: queue.map { $0.descriptors = high($0.descriptors) }
@@ -212,13 +219,20 @@ final class VirtioModel: DeviceModel {
     }
   }
 
+  /// The vector that the device takes when it is offered one.
+  private func vector(_ value: UInt64) -> UInt16 {
+    takesVectors && value < UInt64(vectors) ? UInt16(value) : 0xFFFF
+  }
+
   private func legacyRead(_ offset: Int) -> UInt64 {
     switch offset {
-    case 0x00: offered & 0xFFFF_FFFF
-    case 0x0C: UInt64(queue?.size ?? 0)
-    case 0x12: UInt64(deviceStatus)
-    case 0x13: UInt64(interruptStatus)
-    default: 0
+    case 0x00: return offered & 0xFFFF_FFFF
+    case 0x0C: return UInt64(queue?.size ?? 0)
+    case 0x12: return UInt64(deviceStatus)
+    case 0x13:
+      defer { interruptStatus = 0 }
+      return UInt64(interruptStatus)
+    default: return 0
     }
   }
 
@@ -251,11 +265,43 @@ final class VirtioModel: DeviceModel {
   private func notify(_ index: Int) {
     notifications[index] += 1
     let isControl = index == (accepted & Self.multiqueue != 0 ? 2 * maximumPairs : 2)
-    if isControl && accepted & Self.control != 0 { answerCommand(queues[queues.count - 1]) }
+    if isControl && accepted & Self.control != 0 { answerCommand(queues[index]) }
   }
 }
 
 extension VirtioModel {
+  /// Interrupts, by a message where MSI-X is on, else by the line where the driver lets it be used.
+  private func signal(_ vector: UInt16, cause: UInt8) {
+    if config[0xA0] == 0x11, config[0xA3] & 0x80 != 0 {
+      if vector != 0xFFFF { interrupts?.signal(.msix, vector: Int(vector)) }
+      return
+    }
+    interruptStatus |= cause
+    if config[5] & 4 == 0 { interrupts?.signal(.intx, vector: 0) }
+  }
+
+  /// Tells the driver of one more used buffer, if it wants to know.
+  func signalUsed(_ queue: ModelQueue) {
+    let isWanted: Bool
+    if isPacked {
+      let flags: UInt16 = load(queue.driverArea + 2)
+      precondition(flags < 2, "the driver wants an event without having agreed on it")
+      isWanted = flags == 0
+    } else if accepted & Self.events != 0 {
+      isWanted = queue.used &- 1 == load(queue.driverArea + 4 + 2 * UInt64(queue.size))
+    } else {
+      isWanted = load(queue.driverArea, as: UInt16.self) & 1 == 0
+    }
+    if isWanted { signal(queue.vector, cause: 1) }
+  }
+
+  /// Pulls the cable, or plugs it in.
+  func setLink(_ up: Bool) {
+    configuration[6] = up ? 1 : 0
+    generation &+= 1
+    signal(configVector, cause: 2)
+  }
+
   var isPacked: Bool { accepted & Self.packed != 0 }
   /// The bytes before each frame.
   var headerSize: Int {

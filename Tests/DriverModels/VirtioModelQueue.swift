@@ -120,6 +120,7 @@ extension VirtioModel {
       queue.used &+= 1
       store(queue.used, to: queue.deviceArea + 2)
     }
+    signalUsed(queue)
   }
 
   /// Writes bytes over the parts of a buffer, as many as it has room for.

@@ -20,9 +20,10 @@ extension PCIDevice {
     try writeConfig(try readConfig(4, width: 2) | 1, to: 4, width: 2)
   }
 
-  /// Keeps the device's INTx line quiet (Command, bit 10), where nobody would answer it.
-  func disableINTx() throws(DeviceError) {
-    try writeConfig(try readConfig(4, width: 2) | 1 << 10, to: 4, width: 2)
+  /// Lets the device use its INTx line (Command, bit 10), or keeps it quiet where nobody would answer.
+  func setINTx(_ on: Bool) throws(DeviceError) {
+    let others = try readConfig(4, width: 2) & ~(1 << 10)
+    try writeConfig(on ? others : others | 1 << 10, to: 4, width: 2)
   }
 }
 
@@ -30,9 +31,16 @@ extension SysfsDevice: PortDevice {
   /// I/O ports cannot be mapped: the kernel reads and writes them for us.
   func ports(_ index: Int) throws(DeviceError) -> BAR {
     let file = try FileDescriptor(path: "\(directory)/resource\(index)", O_RDWR)
-    let size = max(0, Int(lseek(file.number, 0, SEEK_END)))
+    var status = stat()
+    // As for memory: seeking to the end gives 0 before Linux 6.6.
+    let size = unsafe fstat(file.number, &status) == 0 ? Int(status.st_size) : 0
     return ForwardedBAR(SysfsPorts(file), size: size)
   }
+}
+
+extension GuardedDevice: PortDevice {
+  /// The registers behind an I/O port BAR of the card that is guarded.
+  func ports(_ index: Int) throws(DeviceError) -> BAR { try card.ports(index) }
 }
 
 /// I/O ports as a file of sysfs.

@@ -1,5 +1,4 @@
 import CIxy
-import Glibc
 
 private typealias Field = VirtioNetConfiguration
 
@@ -111,7 +110,10 @@ extension VirtioDevice {
   /// Only frames for this card, and on as many queues as there are.
   func resetFilters() throws(DeviceError) {
     try setPromiscuous(false)
-    if features.contains(.multiqueue) { try control?.send(.pairs(configuration.pairs)) }
+    guard features.contains(.multiqueue) else { return }
+    // Without a table the device spreads frames as it likes: often each flow goes where its answers come from.
+    let spreading = VirtioSpreading(queues: configuration.receiveQueues, transport)
+    try control?.send(features.contains(.rss) ? .spread(spreading) : .pairs(configuration.pairs))
   }
 
   /// Whether there is a link, and how fast.
@@ -136,51 +138,6 @@ extension VirtioDevice {
   /// A device without this command decides alone; such devices pass everything.
   public func setPromiscuous(_ on: Bool) throws(DeviceError) {
     if features.contains(.controlReceive) { try control?.send(.promiscuous(on)) }
-  }
-
-  /// Receives all multicast frames, or only those that pass the filter.
-  public func setAllMulticast(_ on: Bool) throws(DeviceError) {
-    if features.contains(.controlReceive) { try control?.send(.allMulticast(on)) }
-  }
-
-  /// Receives frames for these addresses, too: at most 64 of each kind.
-  ///
-  /// - Throws: `DeviceError.refused` when the device has no such filter, or there are too many.
-  public func setFilter(unicast: [MACAddress], multicast: [MACAddress]) throws(DeviceError) {
-    guard features.contains(.controlReceive), max(unicast.count, multicast.count) <= 64 else {
-      throw .refused(
-        "Filter addresses on \(name)", found: "the device has no filter for so many",
-        advice: "Use promiscuous mode.")
-    }
-    try control?.send(.filter(unicast: unicast, multicast: multicast))
-  }
-
-  /// Gives the card another address.
-  ///
-  /// - Throws: `DeviceError.refused` when a modern device offers no command for it.
-  public func setMACAddress(_ address: MACAddress) throws(DeviceError) {
-    if features.contains(.controlMAC) {
-      try control?.send(.setAddress(address))
-    } else if !transport.isModern {
-      for i in 0..<6 { transport.setConfiguration(address[i], at: Field.mac + i) }
-    } else if features.contains(.mac) {
-      throw .refused(
-        "Set the address of \(name)", found: "the device offers no command for it",
-        advice: "Set it where the device is made; in QEMU: mac=.")
-    }
-    // A device that has none does not filter by it: it is ours alone.
-    macAddress = address
-  }
-
-  /// Lets frames of a VLAN pass, or not any more; the card was opened with `filtersVLANs`.
-  public func setVLAN(_ id: UInt16, _ passes: Bool) throws(DeviceError) {
-    guard features.contains(.controlVLAN), id < 4096 else {
-      throw .refused(
-        "Filter VLAN \(id) on \(name)",
-        found: "the device was not asked for it, or has no such filter",
-        advice: "Open it with filtersVLANs. VLANs are 0 to 4095.")
-    }
-    try control?.send(passes ? .addVLAN(id) : .removeVLAN(id))
   }
 
   /// Everything counted since the card was opened, by the queues; the device tells nothing.

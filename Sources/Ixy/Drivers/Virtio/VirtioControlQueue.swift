@@ -11,6 +11,8 @@ enum VirtioCommand {
   case removeVLAN(UInt16)
   /// The number of receive and of transmit queues that the device uses.
   case pairs(Int)
+  /// The number of queues, and which frame goes to which of them.
+  case spread(VirtioSpreading)
 
   /// Class, command and data, as they go over the wire.
   var bytes: (kind: UInt8, command: UInt8, data: [UInt8]) {
@@ -23,6 +25,7 @@ enum VirtioCommand {
     case .addVLAN(let id): (2, 0, littleEndian(id))
     case .removeVLAN(let id): (2, 1, littleEndian(id))
     case .pairs(let count): (4, 0, littleEndian(UInt16(count)))
+    case .spread(let spreading): (4, 1, spreading.bytes)
     }
   }
 

@@ -50,6 +50,10 @@ import Synchronization
   private var isStopped = false
   /// Whether the device has forgotten all memory.
   private var isQuiet = false
+  /// Whether the device has taken a vector for each receive queue and one for its configuration.
+  private(set) var hasVectors = false
+  /// The VLANs that pass, where the device filters by them.
+  var passingVLANs: Set<Int> = []
   // Queues are dropped by their threads, and all of them go through one selector.
   private let lock = Mutex(())
 
@@ -83,8 +87,9 @@ import Synchronization
     unsafe counters = .allocate(capacity: cells)
     unsafe counters.initialize(repeating: 0, count: cells)
     try pci.setBusMaster(true)
-    // Interrupts are MSI-X or none.
-    try pci.disableINTx()
+    // Until somebody wants it.
+    try pci.setINTx(false)
+    hasVectors = try chooseVectors()
     try startQueues()
     transport.status.insert(.driverOK)
     try readAddress()
@@ -152,6 +157,18 @@ import Synchronization
     let wanted = min(configuration.ringEntries, size)
     let entries = transport.isModern ? 1 << (Int.bitWidth - 1 - wanted.leadingZeroBitCount) : size
     return try VirtioRingMemory(entries: entries, packed: hasPackedRings, in: domain)
+  }
+
+  /// What makes a queue's ring interrupt when its next entry is used.
+  func listener(_ index: Int) -> () -> Void {
+    let (memory, doorbell) = (queues[index].memory, queues[index].doorbell)
+    let hasEvents = features.contains(.eventIndex)
+    if hasPackedRings {
+      let ring = VirtioPackedRing(memory, doorbell, hasEvents: hasEvents)
+      return { ring.listen() }
+    }
+    let ring = VirtioSplitRing(memory, doorbell, hasEvents: hasEvents)
+    return { ring.listen() }
   }
 
   /// What the queues must know of what was negotiated.

@@ -15,6 +15,10 @@ extension VirtioFeatures {
     let offered = transport.offered
     var accepted = offered.intersection(wanted(configuration, options, transport))
     if !accepted.contains(.controlQueue) { accepted.subtract(commands) }
+    if !accepted.contains(.multiqueue) || !VirtioSpreading.isPossible(transport) {
+      accepted.remove(.rss)
+    }
+    if !accepted.contains(.rss) { accepted.remove(.hashReport) }
     do {
       try check(offered, accepted, pci, transport, domain, configuration)
     } catch {
@@ -25,7 +29,9 @@ extension VirtioFeatures {
   }
 
   /// Features that mean nothing without a control queue.
-  private static let commands: Self = [.controlReceive, .controlVLAN, .controlMAC, .multiqueue]
+  private static let commands: Self = [
+    .controlReceive, .controlVLAN, .controlMAC, .multiqueue, .rss,
+  ]
 
   /// What this driver can use, for this configuration.
   private static func wanted(
@@ -42,7 +48,7 @@ extension VirtioFeatures {
     }
     if options.usesPackedRings { wanted.insert(.packedRing) }
     if options.filtersVLANs { wanted.insert(.controlVLAN) }
-    if configuration.pairs > 1 { wanted.insert(.multiqueue) }
+    if configuration.pairs > 1 { wanted.formUnion([.multiqueue, .rss, .hashReport]) }
     // Ordinary frames fit any buffer of ours.
     if configuration.maximumFrame > Mempool.defaultBufferSize { wanted.insert(.mergeableBuffers) }
     return wanted

@@ -30,9 +30,9 @@ struct VirtioFeatures: OptionSet, Equatable {
   static let orderPlatform = Self(rawValue: 1 << 36)
   /// A single queue can be reset.
   static let ringReset = Self(rawValue: 1 << 40)
-  static let coalescing = Self(rawValue: 1 << 53)
   /// The hash of a frame is in its header.
   static let hashReport = Self(rawValue: 1 << 57)
+  /// The device spreads frames over the receive queues by a hash, as the driver says.
   static let rss = Self(rawValue: 1 << 60)
   static let speed = Self(rawValue: 1 << 63)
 }
@@ -120,6 +120,3 @@ enum VirtioNetConfiguration {
   static let maximumTable = VirtioField(18, 2)
   static let hashTypes = VirtioField(20, 4)
 }
-
-/// The number that means "no vector", and a device's answer when it refuses one.
-let virtioNoVector: UInt16 = 0xFFFF
