@@ -15,6 +15,8 @@ struct DumpCommand: ParsableCommand {
   @Option(
     name: [.customShort("s"), .customLong("snaplen")], help: "The most bytes kept of a frame.")
   var snapLength = 262_144
+  @Flag(name: [.customShort("p"), .long], help: "Receives only frames for this card.")
+  var noPromiscuous = false
   @Option(help: "Ends after this time, as in 5s.") var duration: DurationArgument?
   @Option(help: "Ends when no frame came for this time, counted from link up.")
   var exitWhenIdle: DurationArgument?
@@ -36,7 +38,7 @@ struct DumpCommand: ParsableCommand {
     let bench = CardBench(cardOptions)
     let device = try bench.open([card], configuration)[0]
     writer.begin()
-    try device.setPromiscuous(true)
+    try device.setPromiscuous(!noPromiscuous)
     let pool = try Mempool(
       domain: bench.domain, buffers: 4096, bufferSize: configuration.bufferSize)
     let reporter = Reporter([Port(device)], json: cardOptions.json)
