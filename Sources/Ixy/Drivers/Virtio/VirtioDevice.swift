@@ -140,7 +140,7 @@ import Synchronization
     let hasEvents = features.contains(.eventIndex)
     let ring: any VirtioControlRing =
       hasPackedRings
-      ? VirtioPackedControlRing(VirtioPackedRing(memory, doorbell, hasEvents: hasEvents))
+      ? VirtioPackedControlRing(VirtioPackedRing(memory, doorbell))
       : VirtioSplitControlRing(VirtioSplitRing(memory, doorbell, hasEvents: hasEvents))
     control = try VirtioControlQueue(ring, of: pci.name, in: domain)
   }
@@ -164,7 +164,7 @@ import Synchronization
     let (memory, doorbell) = (queues[index].memory, queues[index].doorbell)
     let hasEvents = features.contains(.eventIndex)
     if hasPackedRings {
-      let ring = VirtioPackedRing(memory, doorbell, hasEvents: hasEvents)
+      let ring = VirtioPackedRing(memory, doorbell)
       return { ring.listen() }
     }
     let ring = VirtioSplitRing(memory, doorbell, hasEvents: hasEvents)

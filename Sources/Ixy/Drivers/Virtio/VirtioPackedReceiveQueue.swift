@@ -34,7 +34,7 @@ import CIxy
 
   init(_ setup: VirtioQueueSetup, mempool: Mempool, large: Mempool) {
     format = setup.format
-    ring = VirtioPackedRing(setup.memory, setup.doorbell, hasEvents: setup.format.hasEvents)
+    ring = VirtioPackedRing(setup.memory, setup.doorbell)
     device = setup.device
     index = setup.index
     unsafe counters = unsafe setup.counters
@@ -85,8 +85,7 @@ import CIxy
   @inlinable @inline(__always) mutating func finish(count packets: Int, bytes: Int) {
     if next == published { return }
     ring.silence()
-    let turn = ring.mask &+ 1
-    ring.publish(from: published &+ turn, to: next &+ turn, first: held)
+    ring.publish(from: published &+ ring.mask &+ 1, first: held)
     published = next
     unsafe counters.count(packets)
     unsafe (counters + 1).count(bytes)

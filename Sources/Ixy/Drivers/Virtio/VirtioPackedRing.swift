@@ -12,14 +12,12 @@ import Synchronization
   @usableFromInline let driverEvent: UnsafeMutableRawPointer
   @usableFromInline let deviceEvent: UnsafeMutableRawPointer
   @usableFromInline let mask: Int
-  @usableFromInline let hasEvents: Bool
   @usableFromInline let doorbell: VirtioDoorbell
   let memory: VirtioRingMemory
 
-  init(_ memory: VirtioRingMemory, _ doorbell: VirtioDoorbell, hasEvents: Bool) {
+  init(_ memory: VirtioRingMemory, _ doorbell: VirtioDoorbell) {
     self.memory = memory
     self.doorbell = doorbell
-    self.hasEvents = hasEvents
     mask = memory.entries - 1
     unsafe (descriptors, driverEvent, deviceEvent) = memory.parts
     silence()
@@ -57,24 +55,19 @@ import Synchronization
     unsafe ixy_store64(UnsafeMutableRawPointer(descriptors + (i & mask)) + 8, word)
   }
 
-  /// Gives the device the entries from `old` up to `new` by the first of them, which was held back, and
-  /// notifies it if it wants that.
-  @inlinable @inline(__always) func publish(from old: Int, to new: Int, first: UInt64) {
-    release(old, first)
+  /// Gives the device the entries from `i` on by the first of them, which was held back, and notifies it if it
+  /// wants that.
+  @inlinable @inline(__always) func publish(from i: Int, first: UInt64) {
+    release(i, first)
     // The device looks at the ring after it has asked to be notified; we the other way round.
     atomicMemoryFence(ordering: .sequentiallyConsistent)
-    if wantsNotification(to: new) { doorbell.ring() }
+    if wantsNotification { doorbell.ring() }
   }
 
-  /// Whether the device wants to hear of the entries before `new`.
-  @inlinable @inline(__always) func wantsNotification(to new: Int) -> Bool {
-    let event = unsafe ixy_load32(deviceEvent)
-    // 0: always, 1: never, 2: at an entry, whose place and turn are in bits 14:0 and 15.
-    guard event >> 16 & 3 == 2, hasEvents else { return event >> 16 & 3 != 1 }
-    let turn = event & 0x8000 != 0 ? 0 : mask &+ 1
-    // Not while that entry is still to come. One that was available long ago counts, too: QEMU goes on past
-    // it, and then waits without naming another.
-    return (Int(event & 0x7FFF) &+ turn &- new) & (2 &* mask &+ 1) > mask
+  /// Whether the device wants to hear of new entries. Its flags: 0 yes, 1 no; 2, for an entry that it would
+  /// name, was not agreed on.
+  @inlinable @inline(__always) var wantsNotification: Bool {
+    unsafe ixy_load16(deviceEvent + 2) & 3 != 1
   }
 
   /// Asks the device not to interrupt.
@@ -106,7 +99,7 @@ struct VirtioPackedControlRing: VirtioControlRing {
       // The first one is what the device looks at: last.
       if k == 0 { first = word } else { ring.release(next + k, word) }
     }
-    ring.publish(from: next, to: next + length, first: first)
+    ring.publish(from: next, first: first)
   }
 
   mutating func isDone() -> Bool? {

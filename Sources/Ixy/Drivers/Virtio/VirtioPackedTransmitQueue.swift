@@ -29,7 +29,7 @@ import CIxy
 
   init(_ setup: VirtioQueueSetup) {
     format = setup.format
-    ring = VirtioPackedRing(setup.memory, setup.doorbell, hasEvents: setup.format.hasEvents)
+    ring = VirtioPackedRing(setup.memory, setup.doorbell)
     device = setup.device
     index = setup.index
     unsafe counters = unsafe setup.counters
@@ -92,7 +92,7 @@ import CIxy
   /// Gives the available entries before `end` to the device.
   @inlinable @inline(__always)
   mutating func commit(upTo end: Int, bytes: Int, home: PoolReference, foreign: UInt) {
-    ring.publish(from: next, to: end, first: held)
+    ring.publish(from: next, first: held)
     unsafe counters.count(end &- next)
     unsafe (counters + 1).count(bytes)
     next = end
