@@ -13,6 +13,8 @@ public protocol Wire: AnyObject {
   /// A descriptor that becomes readable when a frame may be there, for hosts that sleep; nil: look often.
   var readiness: Int32? { get }
   /// Whether the wire can take a frame now; a card keeps what it has to send until then.
+  ///
+  /// Asked in every step: before it answers, a wire sends what the other end had no room for.
   var canSend: Bool { get }
   /// What went over it.
   var counts: WireCounts { get }

@@ -650,8 +650,9 @@ def scenario_dpdk_testpmd(env):
         # As many at a time as the socket between the two holds.
         for start in range(0, count, 50):
             source.send_all(sent[start : start + 50], per_second=1000)
-            for _ in sent[start : start + 50]:
-                got.append(target.expect(lambda frame: frame[12:14] == b"\x88\xb5", timeout=20))
+            for number in range(start, min(start + 50, count)):
+                what = f"frame {number} of {count}"
+                got.append(target.expect(lambda frame: frame[12:14] == b"\x88\xb5", timeout=60, what=what))
         if got != sent:
             changed = sum(a != b for a, b in zip(got, sent))
             raise VMError(f"{source.name} to {target.name}: {changed} of {count} frames came changed or in another order")

@@ -186,6 +186,8 @@ public final class NIC82599: DeviceModel {
   public func step() -> Int {
     takeTails()
     link.update()
+    // Also with an empty ring: the wire may still hold a frame that the other end had no room for.
+    _ = wire.canSend
     var moved = 0
     if mayMoveFrames {
       moved = receiver.poll(wire, limit: Self.framesPerStep)

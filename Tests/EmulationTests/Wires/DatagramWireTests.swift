@@ -95,6 +95,21 @@ import Testing
     #expect(a.canSend)
   }
 
+  @Test func `the last frame goes when the peer has read though the card sends no more`() throws {
+    let (a, b) = try (wire("a", "b"), wire("b", "a"))
+    let card = try NIC82599(wire: a, mac: MACAddress(bits: 0x0200_0000_0001))
+    var sent: [[UInt8]] = []
+    while a.canSend {
+      sent.append(frame(sent.count, size: 60))
+      a.send(bytes: sent[sent.count - 1])
+    }
+    var found = b.takeAll()
+    #expect(found.count == sent.count - 1)
+    _ = card.step()
+    found += b.takeAll()
+    #expect(found == sent)
+  }
+
   @Test func `what is no frame is dropped`() throws {
     let a = try wire("a", "b")
     try send([], to: "a")

@@ -24,8 +24,10 @@ import Testing
     #expect(both.disorder == 0 && one.disorder == 0)
     // Nothing but an interrupt ends a sleep of a minute before its time.
     #expect(both.longestSleep < .seconds(10))
+    // The idle port's interrupt is enabled before each sleep, too, which takes its time; waiting for that
+    // port would take milliseconds.
     let (withIdle, without) = (both.medianDelay, one.medianDelay)
-    #expect(withIdle < without * 2 + .microseconds(50), "\(withIdle), not \(without)")
+    #expect(withIdle < without * 4 + .microseconds(500), "\(withIdle), not \(without)")
   }
 }
 
