@@ -86,6 +86,16 @@ import Testing
     #expect(seconds > 0 && seconds <= events.last?.ports?[0].rx_packets ?? 0)
   }
 
+  @Test func `cards with a PHY forward, too`() throws {
+    let result = try Command.run(
+      "fwd", "emu:x540,wire=generator,count=2000", "emu:x550,wire=sink", "--exit-when-idle", "1s",
+      "--json", in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
+    let ports = try #require(try Event.all(in: result.output).last?.ports)
+    #expect(ports[0].rx_packets == 2000 && ports[1].tx_packets == 2000)
+    #expect(result.errors.isEmpty, "\(result.errors)")
+  }
+
   @Test func `the demo accounts for every frame`() throws {
     let result = try Command.run("demo", "--duration", "1s", in: scratch)
     #expect(result.status == 0)

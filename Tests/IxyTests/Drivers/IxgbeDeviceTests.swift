@@ -12,6 +12,18 @@ import Testing
     #expect(bench.device.driverName == "ixgbe")
   }
 
+  @Test(arguments: [NIC82599.Family.x540, .x550])
+  func `what the PHY owns is left alone`(family: NIC82599.Family) throws {
+    let fresh = try NIC82599(
+      wire: TestWire(), mac: MACAddress(bits: 0x02_1B_21_00_00_02), family: family)
+    let bench = try IxgbeTestBench(family: family)
+    // AUTOC, AUTOC2, MSCA and MSRWD: the MAC's link mode, and the way to the PHY's registers.
+    for register in [0x042A0, 0x042A8, 0x0425C, 0x04260] {
+      #expect(
+        bench.model.read(bar: 0, register, width: 4) == fresh.read(bar: 0, register, width: 4))
+    }
+  }
+
   @Test func `the link goes down and up with the wire`() throws {
     let bench = try IxgbeTestBench()
     bench.wire.isConnected = false
