@@ -269,6 +269,57 @@ def scenario_vfio_one_group(env):
     guest.expect_success(timeout=200)
 
 
+@needs("ixy_static", timeout=600)
+def scenario_vfio_intx(env):
+    """Cards that have nothing but an interrupt line wake a forwarder through VFIO, as often as frames come."""
+    one, two = ports = [env.port("one"), env.port("two")]
+    guest = env.guest(
+        SETUP
+        + """
+        bind_both
+        forward --interrupts on
+        for card in $one $two; do
+          # The kernel has the line connected: one interrupt of a card on VFIO.
+          grep -q "vfio-intx($card)" /proc/interrupts || fail "no line: $(cat /proc/interrupts)"
+        done
+        echo READY
+        read word
+        before=$(ticks); sleep 5; after=$(ticks)
+        echo "IDLE $((after - before))"
+        read word
+        grep vfio-intx /proc/interrupts
+        kill -TERM $forwarder
+        wait_until 60 test ! -e /proc/$forwarder || fail "it does not end"
+        """,
+        viommu=True,
+        huge_pages=64,
+        files={"/bin/ixy": env.ixy_static},
+        # Without vectors there is no MSI-X.
+        devices=[
+            port.nic("virtio-net-pci", vectors=0, iommu_platform="on", disable_legacy="on", addr=addr)
+            for port, addr in zip(ports, "56")
+        ],
+    )
+    guest.wait_for("READY", timeout=200)
+    for _ in range(env.count(5, 20)):
+        # Each of the two finds it asleep.
+        cross(one, two, 5)
+        time.sleep(0.2)
+        cross(two, one, 5)
+        time.sleep(0.2)
+    guest.type("idle")
+    ticks = int(guest.wait_for("IDLE", timeout=200).split()[1])
+    if ticks > 10:
+        raise VMError(f"an idle forwarder used {ticks / 5} % of a core")
+    cross(one, two, 1)
+    guest.type("done")
+    guest.expect_success(timeout=200)
+    lines = [line for line in guest.lines if "vfio-intx" in line]
+    print("\n".join(lines))
+    if len(lines) != 2 or any(int(line.split()[1]) < env.count(5, 20) for line in lines):
+        raise VMError(f"the lines have not woken it: {lines}")
+
+
 @needs("qemu-new", "ixy_static", timeout=600)
 def scenario_guardian(env):
     """Through sysfs, on huge pages, frames cross both ways; a forwarder that is killed hard leaves no card that masters the bus."""
