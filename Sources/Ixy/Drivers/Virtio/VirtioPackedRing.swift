@@ -64,8 +64,9 @@ import Synchronization
     if wantsNotification { doorbell.ring() }
   }
 
-  /// Whether the device wants to hear of new entries. Its flags: 0 yes, 1 no; 2, for an entry that it would
-  /// name, was not agreed on.
+  /// Whether the device wants to hear of new entries.
+  ///
+  /// Its flags: 0 yes, 1 no; 2, for an entry that it would name, was not agreed on.
   @inlinable @inline(__always) var wantsNotification: Bool {
     unsafe ixy_load16(deviceEvent + 2) & 3 != 1
   }
