@@ -22,6 +22,10 @@ BUILD = os.path.join(os.path.dirname(FOLDER), ".build-vm")
 LOGS = os.path.join(BUILD, "logs")
 
 
+# Properties of QEMU's that have underscores; all others have hyphens.
+UNDERSCORED = {"iommu_platform", "ctrl_vq", "any_layout", "event_idx", "host_mtu", "mrg_rxbuf"}
+
+
 class VMError(Exception):
     """Why a scenario cannot go on: what was tried, and what was found."""
 
@@ -220,7 +224,7 @@ class Port:
         device = {"netdev": self.name, "id": self.name + "-nic", "romfile": "", **properties}
         if mac:
             device["mac"] = mac
-        words = [f"{key if key == 'iommu_platform' else key.replace('_', '-')}={value}"
+        words = [f"{key if key in UNDERSCORED else key.replace('_', '-')}={value}"
                  for key, value in device.items()]
         return [*self.netdev(), "-device", ",".join([model, *words])]
 
