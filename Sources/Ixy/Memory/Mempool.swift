@@ -21,6 +21,11 @@ extension UnsafeMutablePointer<PoolState> {
     unsafe pointee.stack[top] = unsafe buffer
     unsafe pointee.top = top &+ 1
   }
+
+  /// Where a device sees a buffer.
+  @inlinable @inline(__always) func iova(_ buffer: Buffer) -> UInt64 {
+    unsafe UInt64(UInt(bitPattern: buffer)) &+ pointee.iovaOffset
+  }
 }
 
 /// DMA memory cut into equal packet buffers, and a stack of the free ones.

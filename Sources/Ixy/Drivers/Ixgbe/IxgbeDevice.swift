@@ -40,10 +40,8 @@ private typealias Reg = IxgbeRegister
           "It takes an 82599, X540 or X550, 1 to 64 queues, rings of 64 to 4096 (a power of 2) "
           + "and an MTU of 68 to 9582.")
     }
-    self.pci = pci
-    self.domain = domain
-    self.family = family
-    self.configuration = configuration
+    (self.pci, self.domain) = (pci, domain)
+    (self.family, self.configuration) = (family, configuration)
     try pci.attach(to: domain)
     bar = try pci.bar(0)
     if bar.size < 128 << 10 { throw .misbehaved(device: pci.name, "its BAR 0 is too small") }
@@ -162,8 +160,7 @@ private typealias Reg = IxgbeRegister
     precondition(mempool.bufferSize >= configuration.maximumFrame, "buffers too small for a frame")
     let ring = try DescriptorRing(entries: entries, in: domain)
     let registers = IxgbeRingRegisters.receive(id)
-    let queue = unsafe IxgbeReceiveQueue(
-      ring, self, id, counters: take(registers), mempool: mempool)
+    let queue = IxgbeReceiveQueue(ring, self, id, mempool)
     var split = bar[registers.srrctl]
     split.bufferSize = mempool.bufferSize
     split.bits[25...27] = 1  // DESCTYPE: advanced, one buffer
@@ -188,7 +185,7 @@ private typealias Reg = IxgbeRegister
     precondition(0..<configuration.transmitQueues ~= id, "a queue that was not asked for")
     let ring = try DescriptorRing(entries: configuration.ringEntries, in: domain)
     let registers = IxgbeRingRegisters.transmit(id)
-    let queue = unsafe IxgbeTransmitQueue(ring, self, id, counters: take(registers))
+    let queue = IxgbeTransmitQueue(ring, self, id)
     // PTHRESH 36, HTHRESH 8, and WTHRESH 0: a descriptor with RS is written back at once.
     bar[registers.control] = QueueControl(bits: 36 | 8 << 8)
     try start(registers, ring: queue.ring.memory)
@@ -196,7 +193,7 @@ private typealias Reg = IxgbeRegister
   }
 
   /// A queue's counters, which go on where they were when it was taken before.
-  private func take(_ ring: IxgbeRingRegisters) -> UnsafeMutablePointer<UInt64> {
+  func take(_ ring: IxgbeRingRegisters) -> UnsafeMutablePointer<UInt64> {
     precondition(!isStopped, "a queue of a card that is stopped")
     precondition(ringsTaken.insert(ring.index).inserted, "a queue that is taken already")
     return unsafe counters(of: ring)
@@ -208,7 +205,7 @@ private typealias Reg = IxgbeRegister
   }
 
   /// Starts a ring from its first descriptor.
-  private func start(_ ring: IxgbeRingRegisters, ring memory: borrowing DMAMemory)
+  func start(_ ring: IxgbeRingRegisters, ring memory: borrowing DMAMemory)
     throws(DeviceError)
   {
     bar[ring.baseLow] = UInt32(truncatingIfNeeded: memory.iova)
@@ -221,7 +218,7 @@ private typealias Reg = IxgbeRegister
   }
 
   /// Switches the receiver on while the security path is off (§4.6.7).
-  private func startReceiver() throws(DeviceError) {
+  func startReceiver() throws(DeviceError) {
     bar[Reg.secrxctrl][1...1] = 1
     try bar.wait(for: "its security path to empty", in: Reg.secrxstat, of: pci.name) {
       $0[0...0] == 1

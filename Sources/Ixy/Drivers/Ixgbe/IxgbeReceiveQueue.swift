@@ -19,17 +19,10 @@ import Glibc
   private let mempool: Mempool
 
   /// A queue whose ring is filled; the device is not told yet.
-  init(
-    _ ring: consuming DescriptorRing, _ device: IxgbeDevice, _ id: Int,
-    counters: UnsafeMutablePointer<UInt64>,
-    mempool: Mempool
-  ) {
+  init(_ ring: consuming DescriptorRing, _ device: IxgbeDevice, _ id: Int, _ mempool: Mempool) {
     self.ring = ring
-    unsafe pool = unsafe mempool.state
-    unsafe self.counters = unsafe counters
-    self.mempool = mempool
-    self.device = device
-    self.id = id
+    unsafe (pool, counters) = (mempool.state, device.take(.receive(id)))
+    (self.mempool, self.device, self.id) = (mempool, device, id)
     doorbell = Doorbell(device.bar, IxgbeRingRegisters.receive(id).tail)
     for i in 0...self.ring.mask {
       unsafe pool.pointee.top -= 1
@@ -45,9 +38,8 @@ import Glibc
   }
 
   /// Gives the device a buffer to fill; where DD will be, there must be 0.
-  @inlinable @inline(__always) func rearm(_ i: Int, _ buffer: Buffer) {
-    unsafe ring.descriptors[i] = unsafe Descriptor(
-      UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset, 0)
+  func rearm(_ i: Int, _ buffer: Buffer) {
+    unsafe ring.descriptors[i] = unsafe Descriptor(pool.iova(buffer), 0)
   }
 
   /// Receives and sends in one pass, with no batch in memory; `body` decides on each packet.
@@ -62,80 +54,89 @@ import Glibc
     to transmit: inout IxgbeTransmitQueue, max: Int, _ body: (inout Packet) -> Verdict
   ) -> Int {
     transmit.cleanUp()
-    let home = unsafe transmit.home ?? pool
-    var (end, sent, foreign) = (transmit.next, 0, UInt(0))
-    if isDiscarding { next = discard(from: next) }
-    let (descriptors, buffers, mask) = unsafe (ring.descriptors, ring.buffers, ring.mask)
-    let (pool, stack) = unsafe (pool, pool.pointee.stack)
-    let longest = unsafe UInt32(truncatingIfNeeded: pool.pointee.bufferSize &- 14)
-    let limit = min(max, transmit.room)
-    var top = unsafe pool.pointee.top
-    var (i, count) = (next, 0)
-    var (bytes, bad) = (0, 0)
-    // The body may take buffers from the pool, too: look for one each time.
-    while count < limit && top > 0 {
-      let word = unsafe ixy_load64(UnsafeRawPointer(descriptors + i) + 8)
-      if !IxgbeReceiveDescriptor.isWhole(word, longest: longest) {
-        if word & IxgbeReceiveDescriptor.done == 0 { break }
-        i = discard(from: i)
-        bad &+= 1
-        if isDiscarding || bad > mask { break }
-        continue
+    if isDiscarding && !discard() { return 0 }
+    var (count, left) = (0, max)
+    while left > 0 {
+      // Up to where one of the rings wraps.
+      let run = min(left, transmit.run, ring.mask &+ 1 &- next)
+      if run == 0 { break }
+      var writer = unsafe IxgbeTransmitQueue.Writer(transmit, pool)
+      let received = poll(run, sharesPool: true) { packet in
+        var packet = packet
+        if body(&packet) == .send { writer.put(packet) }
       }
-      let length = IxgbeReceiveDescriptor.length(word)
-      let hash = unsafe UInt32(truncatingIfNeeded: descriptors[i].low >> 32)
-      var packet = unsafe Packet(buffer: buffers[i], pool: pool, length: length, hash: hash)
-      top &-= 1
-      let fresh = unsafe stack[top]
-      unsafe buffers[i] = unsafe fresh
-      unsafe rearm(i, fresh)
-      // Before the body: it may drop the packet.
-      unsafe pool.pointee.top = top
-      switch body(&packet) {
-      case .send:
-        unsafe sent &+= transmit.put(packet, at: end, home: home, foreign: &foreign)
-        end = (end &+ 1) & transmit.ring.mask
-      case .drop: _ = consume packet
-      }
-      top = unsafe pool.pointee.top
-      bytes &+= Int(length)
-      count &+= 1
-      i = (i &+ 1) & mask
-    }
-    finish(at: i, count: count, bytes: bytes)
-    if end != transmit.next {
-      unsafe transmit.commit(upTo: end, bytes: sent, home: home, foreign: foreign)
+      transmit.commit(writer)
+      count &+= received
+      // A frame that is no good ends a run, and counts, so that this comes to an end.
+      left &-= received < run ? received &+ 1 : received
+      if received < run && !discard() { break }
     }
     return count
   }
 
-  /// Tells the device and the counters that all descriptors before `i` are its again.
+  /// Gives received packets to `sink` and fresh buffers to the device, as far as the mempool has them.
+  ///
+  /// The loop has nothing but the packets in it: neither the wrap, which `limit` is not beyond, nor frames
+  /// that are no good, which end it.
+  ///
+  /// - Returns: The number of packets.
   @inlinable @inline(__always)
-  mutating func finish(at i: Int, count: Int, bytes: Int) {
-    if i == next { return }
-    next = i
-    unsafe counters.count(count)
-    unsafe (counters + 1).count(bytes)
-    doorbell.ring((i &- 1) & ring.mask)
+  mutating func poll(_ limit: Int, sharesPool: Bool, _ sink: (consuming Packet) -> Void) -> Int {
+    // Locals: nothing to load again in the loop.
+    let (descriptors, buffers) = unsafe (ring.descriptors + next, ring.buffers + next)
+    let pool = unsafe pool
+    let stack = unsafe pool.pointee.stack
+    let longest = unsafe UInt64(truncatingIfNeeded: pool.pointee.bufferSize &- 14)
+    var (i, bytes, top) = unsafe (0, 0, pool.pointee.top)
+    while i != limit {
+      if top == 0 { break }
+      // SAFETY: `i` is in the ring. Status, errors and length are read together, and once.
+      let word = unsafe ixy_load64(UnsafeRawPointer(descriptors + i) + 8)
+      let payload = IxgbeReceiveDescriptor.payload(word)
+      if payload > longest { break }
+      let length = UInt32(truncatingIfNeeded: payload) &+ 14
+      let hash = unsafe UInt32(truncatingIfNeeded: descriptors[i].low >> 32)
+      let packet = unsafe Packet(buffer: buffers[i], pool: pool, length: length, hash: hash)
+      let fresh = unsafe stack[top &- 1]
+      unsafe buffers[i] = unsafe fresh
+      unsafe descriptors[i] = unsafe Descriptor(pool.iova(fresh), 0)
+      top &-= 1
+      bytes &+= Int(length)
+      i &+= 1
+      if sharesPool { unsafe pool.pointee.top = top }
+      sink(packet)
+      if sharesPool { top = unsafe pool.pointee.top }
+    }
+    unsafe pool.pointee.top = top
+    if i > 0 {
+      unsafe counters.count(i)
+      unsafe (counters + 1).count(bytes)
+      next &+= i
+      doorbell.ring(next &- 1)
+      next &= ring.mask
+    }
+    return i
   }
 
   /// Gives the descriptors of a frame that cannot be used straight back to the device.
   ///
   /// A frame of several descriptors goes up to its end, or as far as the device has got.
   ///
-  /// - Returns: The descriptor after the last.
-  @usableFromInline @inline(never) mutating func discard(from first: Int) -> Int {
-    if !isDiscarding { unsafe (counters + 2).count(1) }
-    isDiscarding = true
-    var i = first
+  /// - Returns: Whether there was one, all of which is gone.
+  @usableFromInline @inline(never) mutating func discard() -> Bool {
+    let first = next
     for _ in 0...ring.mask {
-      let word = unsafe ixy_load64(UnsafeRawPointer(ring.descriptors + i) + 8)
+      let word = unsafe ixy_load64(UnsafeRawPointer(ring.descriptors + next) + 8)
+      let longest = unsafe UInt64(pool.pointee.bufferSize) - 14
       if word & IxgbeReceiveDescriptor.done == 0 { break }
-      unsafe rearm(i, ring.buffers[i])
-      i = (i + 1) & ring.mask
+      if !isDiscarding && IxgbeReceiveDescriptor.payload(word) <= longest { break }
+      if !isDiscarding { unsafe (counters + 2).count(1) }
+      unsafe rearm(next, ring.buffers[next])
+      next = (next + 1) & ring.mask
       isDiscarding = word & IxgbeReceiveDescriptor.endOfPacket == 0
       if !isDiscarding { break }
     }
-    return i
+    if next != first { doorbell.ring((next &- 1) & ring.mask) }
+    return next != first && !isDiscarding
   }
 }

@@ -23,15 +23,11 @@ import Glibc
   @inlinable @inline(__always) static var period: Int { 32 }
 
   /// An empty queue; the device is not told yet.
-  init(
-    _ ring: consuming DescriptorRing, _ device: IxgbeDevice, _ id: Int,
-    counters: UnsafeMutablePointer<UInt64>
-  ) {
+  init(_ ring: consuming DescriptorRing, _ device: IxgbeDevice, _ id: Int) {
     self.ring = ring
-    unsafe self.counters = unsafe counters
+    unsafe counters = device.take(.transmit(id))
     unsafe home = nil
-    self.device = device
-    self.id = id
+    (self.device, self.id) = (device, id)
     doorbell = Doorbell(device.bar, IxgbeRingRegisters.transmit(id).tail)
   }
 
@@ -51,42 +47,55 @@ import Glibc
     @inlinable @inline(__always) get { (clean &- next &- 1) & ring.mask }
   }
 
-  /// Writes one descriptor, and notes whose buffer it has; the device is not told yet.
-  ///
-  /// - Parameters:
-  ///   - packet: What to send.
-  ///   - i: The descriptor, which must be free.
-  ///   - home: The pool that packets usually come from.
-  ///   - foreign: Becomes other than 0 when this one does not.
-  /// - Returns: The length of the packet.
-  @inlinable @inline(__always) func put(
-    _ packet: consuming Packet, at i: Int, home: PoolReference, foreign: inout UInt
-  ) -> Int {
-    let (buffer, pool, length) = unsafe packet.disown()
-    foreign |= UInt(bitPattern: pool) ^ UInt(bitPattern: home)
-    unsafe ring.buffers[i] = unsafe buffer
-    unsafe ring.pools[i] = unsafe pool
-    let address = unsafe UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset
-    unsafe ring.descriptors[i] = Descriptor(
-      address, IxgbeTransmitDescriptor.command(length: length))
-    return Int(length)
+  /// The number of packets that fit before the ring wraps.
+  @inlinable @inline(__always) var run: Int { min(room, ring.mask &+ 1 &- next) }
+
+  /// A copy of what it takes to write descriptors: in a loop, nothing is loaded again.
+  @safe @frozen @usableFromInline struct Writer {
+    @usableFromInline let descriptors: UnsafeMutablePointer<Descriptor>
+    @usableFromInline let buffers: UnsafeMutablePointer<Buffer>
+    @usableFromInline let pools: UnsafeMutablePointer<PoolReference>
+    @usableFromInline let home: PoolReference
+    /// The next descriptor, up to the number of entries: it does not wrap.
+    @usableFromInline var next: Int
+    @usableFromInline var bytes = 0
+    /// Other than 0 when a packet is not of the pool `home`.
+    @usableFromInline var foreign: UInt = 0
+
+    @inlinable @inline(__always)
+    init(_ queue: borrowing IxgbeTransmitQueue, _ pool: PoolReference) {
+      unsafe (descriptors, buffers) = (queue.ring.descriptors, queue.ring.buffers)
+      unsafe (pools, home, next) = (queue.ring.pools, queue.home ?? pool, queue.next)
+    }
+
+    /// Writes the next descriptor, which must be free, and notes whose buffer it has.
+    @inlinable @inline(__always) mutating func put(_ packet: consuming Packet) {
+      let (buffer, pool, length) = unsafe packet.disown()
+      foreign = unsafe pool == home ? foreign : 1
+      unsafe buffers[next] = unsafe buffer
+      unsafe pools[next] = unsafe pool
+      unsafe descriptors[next] = unsafe Descriptor(
+        pool.iova(buffer), IxgbeTransmitDescriptor.command(length: length))
+      bytes &+= Int(length)
+      next &+= 1
+    }
   }
 
-  /// Gives the descriptors before `end` to the device.
-  @inlinable @inline(__always)
-  mutating func commit(upTo end: Int, bytes: Int, home: PoolReference, foreign: UInt) {
-    let count = (end &- next) & ring.mask
+  /// Gives the descriptors that `writer` has written to the device.
+  @inlinable @inline(__always) mutating func commit(_ writer: Writer) {
+    let count = writer.next &- next
+    if count == 0 { return }
     // The last descriptor of each run of 32 is reported; the device does not see it before the doorbell.
-    var last = next | (Self.period - 1)
-    while last &- next < count {
-      unsafe ring.descriptors[last & ring.mask].high |= IxgbeTransmitDescriptor.reportStatus
+    var last = next | (Self.period &- 1)
+    while last < writer.next {
+      unsafe ring.descriptors[last].high |= IxgbeTransmitDescriptor.reportStatus
       last &+= Self.period
     }
-    next = end
-    unsafe self.home = unsafe home
-    if foreign != 0 { isMixed = true }
+    unsafe home = writer.home
+    if writer.foreign != 0 { isMixed = true }
+    next = writer.next & ring.mask
     unsafe counters.count(count)
-    unsafe (counters + 1).count(bytes)
+    unsafe (counters + 1).count(writer.bytes)
     doorbell.ring(next)
   }
 
