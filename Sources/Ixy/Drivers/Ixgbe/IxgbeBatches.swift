@@ -6,7 +6,7 @@ extension IxgbeReceiveQueue: ReceiveQueue {
   /// Never blocks. With an empty mempool, frames wait in the ring.
   @discardableResult
   public mutating func receive(into batch: inout PacketBatch, max: Int = .max) -> Int {
-    if batch.isEmpty { batch.removeAll() }
+    if batch.isEmpty { (batch.head, batch.tail) = (0, 0) }
     if isDiscarding && !discard() { return 0 }
     let wanted = min(max, batch.capacity &- batch.tail)
     if wanted <= 0 { return 0 }

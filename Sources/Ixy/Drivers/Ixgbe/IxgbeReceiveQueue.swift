@@ -84,12 +84,13 @@ import Glibc
   mutating func poll(_ limit: Int, sharesPool: Bool, _ sink: (consuming Packet) -> Void) -> Int {
     // Locals: nothing to load again in the loop.
     let (descriptors, buffers) = unsafe (ring.descriptors + next, ring.buffers + next)
-    let pool = unsafe pool
-    let stack = unsafe pool.pointee.stack
+    let (pool, stack) = unsafe (pool, pool.pointee.stack)
     let longest = unsafe UInt64(truncatingIfNeeded: pool.pointee.bufferSize &- 14)
     var (i, bytes, top) = unsafe (0, 0, pool.pointee.top)
+    // The sink may take the last buffer only where it shares the pool.
+    let limit = sharesPool ? limit : min(limit, top)
     while i != limit {
-      if top == 0 { break }
+      if sharesPool && top == 0 { break }
       // SAFETY: `i` is in the ring. Status, errors and length are read together, and once.
       let word = unsafe ixy_load64(UnsafeRawPointer(descriptors + i) + 8)
       let payload = IxgbeReceiveDescriptor.payload(word)
