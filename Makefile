@@ -5,7 +5,7 @@ SWIFT ?= swift
 RELEASE := .build/release/ixy
 STATIC := .build-static/release/ixy
 
-.PHONY: demo build test check vm-test static format lint count-lines setup clean
+.PHONY: demo build test check vm-test static bench format lint count-lines setup clean
 
 demo: build
 	$(RELEASE) demo
@@ -20,6 +20,7 @@ test: setup lint static
 	Scripts/check-layers
 	Scripts/check-smallest
 	Scripts/check-hotpath
+	Scripts/check-instructions
 	VM/run --ixy $(STATIC)
 
 check: test
@@ -32,17 +33,21 @@ vm-test: static
 static:
 	$(SWIFT) build -c release -Xswiftc -static-executable --scratch-path .build-static --product ixy
 
+# Instructions and nanoseconds a packet, beside C (Documentation/performance.md).
+bench: setup
+	Benchmarks/run
+
 setup:
 	Scripts/setup-machine
 
 lint:
-	$(SWIFT) format lint -r --strict Package.swift Sources Tests Examples
+	$(SWIFT) format lint -r --strict Package.swift Sources Tests Examples Benchmarks/Package.swift Benchmarks/Sources
 
 format:
-	$(SWIFT) format -i -r Package.swift Sources Tests Examples
+	$(SWIFT) format -i -r Package.swift Sources Tests Examples Benchmarks/Package.swift Benchmarks/Sources
 
 count-lines:
 	@Scripts/count-lines
 
 clean:
-	rm -rf .build .build-static .build-vm
+	rm -rf .build .build-static .build-vm Benchmarks/.build
