@@ -5,7 +5,7 @@ SWIFT ?= swift
 RELEASE := .build/release/ixy
 STATIC := .build-static/release/ixy
 
-.PHONY: demo build test check vm-test static bench format lint count-lines setup clean
+.PHONY: demo build test check vm-test static bench profile format lint count-lines setup clean
 
 demo: build
 	$(RELEASE) demo
@@ -36,6 +36,10 @@ static:
 # Instructions and nanoseconds a packet, beside C (Documentation/performance.md).
 bench: setup
 	Benchmarks/run
+
+# Where the instructions or the time of a packet go, by function, with symbols.
+profile: setup
+	Scripts/profile
 
 setup:
 	Scripts/setup-machine

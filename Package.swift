@@ -24,7 +24,7 @@ let package = Package(
     .executableTarget(
       name: "IxyCommand",
       dependencies: [
-        "Ixy", "Emulation", "VFIOUser",
+        "Ixy", "Emulation", "VFIOUser", "CIxy",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: [.strictMemorySafety()]),

@@ -17,6 +17,12 @@ struct ForwardCommand: ParsableCommand {
   @Option(help: "Ends after so many frames.") var count: Int?
   @Flag(help: "Adds 1 to the second byte of each frame, the classic benchmark load.")
   var touch = false
+  @Flag(
+    help: """
+      Frames stay in their descriptors, from the receive ring of a card to the transmit ring of the other: half the \
+      work of a mempool. Both cards must be ixgbe.
+      """)
+  var inPlace = false
   @OptionGroup var interruptOptions: InterruptOptions
   @OptionGroup var cardOptions: CardOptions
 
@@ -42,7 +48,11 @@ struct ForwardCommand: ParsableCommand {
     var watch = try CardWatch(interruptOptions.interrupts, bench)
     let reporter = Reporter(ports, json: cardOptions.json)
     do {
-      try forward(ports, pool, batch: batch, touch: touch, &watch, &limits, reporter)
+      if inPlace {
+        try forwardInPlace(ports, batch: batch, touch: touch, &watch, &limits, reporter)
+      } else {
+        try forward(ports, pool, batch: batch, touch: touch, &watch, &limits, reporter)
+      }
     } catch {
       reporter.finish()
       throw error

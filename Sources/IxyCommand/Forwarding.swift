@@ -55,6 +55,39 @@ private func forward(
   return receiver.forward(to: &transmitter, max: max) { _ in .send }
 }
 
+/// Forwards between two ixgbe ports without a mempool, until a limit is reached.
+func forwardInPlace(
+  _ ports: [Port], batch: Int, touch: Bool, _ watch: inout CardWatch, _ limits: inout Limits,
+  _ reporter: Reporter
+) throws {
+  guard let a = ports[0].device as? IxgbeDevice, let b = ports[1].device as? IxgbeDevice else {
+    throw DeviceError.refused(
+      "Forward in place", found: "\(ports[0].device.driverName) and \(ports[1].device.driverName)",
+      advice: "Only ixgbe cards can; forward without --in-place.")
+  }
+  var toTheRight = try a.takeInPlaceForwarder(to: b)
+  var toTheLeft = try b.takeInPlaceForwarder(to: a)
+  try poll(&watch, &limits, reporter) { limits in
+    let right = forward(&toTheRight, max: limits.next(batch), touch: touch)
+    limits.took(right)
+    let left = forward(&toTheLeft, max: limits.next(batch), touch: touch)
+    limits.took(left)
+    return right + left + (toTheRight.isFull || toTheLeft.isFull ? 1 : 0)
+  }
+  try drain { toTheRight.pending() + toTheLeft.pending() }
+}
+
+@inline(never)
+private func forward(_ forwarder: inout IxgbeInPlaceForwarder, max: Int, touch: Bool) -> Int {
+  if touch {
+    return forwarder.forward(max: max) { frame in
+      frame[1] &+= 1
+      return .send
+    }
+  }
+  return forwarder.forward(max: max) { _ in .send }
+}
+
 /// Sends a batch; what the ring has no room for is dropped and counted.
 private func send(
   _ packets: inout PacketBatch, by queue: inout any TransmitQueue & ~Copyable, of port: Port,

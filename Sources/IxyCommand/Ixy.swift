@@ -19,6 +19,6 @@ struct IxyCommand: ParsableCommand {
     version: "ixy 0.1.0",
     subcommands: [
       DemoCommand.self, ForwardCommand.self, PktgenCommand.self, DumpCommand.self,
-      EmulateCommand.self, ListCommand.self, BindCommand.self,
+      EmulateCommand.self, BenchCommand.self, ListCommand.self, BindCommand.self,
     ])
 }

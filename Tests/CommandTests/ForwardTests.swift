@@ -33,6 +33,23 @@ import Testing
     #expect(ports[0].rx_dropped == 0)
   }
 
+  @Test(arguments: [1, 32, 512])
+  func `real traffic passes in place, both ways at once, touched`(batch: Int) throws {
+    let (left, right) = (scratch.path("left.pcap"), scratch.path("right.pcap"))
+    let result = try Command.run(
+      "fwd", "emu:82599,wire=pcap,in=\(traffic),out=\(left)",
+      "emu:x550,wire=pcap,in=\(traffic),out=\(right)", "--exit-when-idle", "500ms", "--touch",
+      "--in-place", "--batch", "\(batch)", in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
+    let expected = try frames(of: traffic).filter { $0.count <= 1518 }.map { frame in
+      var touched = padded(frame)
+      touched[1] &+= 1
+      return touched
+    }
+    #expect(try frames(of: left) == expected)
+    #expect(try frames(of: right) == expected)
+  }
+
   @Test func `a larger MTU lets larger frames pass`() throws {
     let out = scratch.path("out.pcap")
     let result = try Command.run(
