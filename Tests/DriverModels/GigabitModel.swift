@@ -42,7 +42,8 @@ final class GigabitModel: DeviceModel {
   }
 
   var name: String { "model:\(kind)" }
-  var barSizes: [Int] { [0x20000, 0, 0, 0x4000, 0, 0] }
+  var barSize = 0x20000
+  var barSizes: [Int] { [barSize, 0, 0, 0x4000, 0, 0] }
   var configSize: Int { 256 }
   var sharedPages: SharedPages? { nil }
   func unmaskedINTx() {}
@@ -82,6 +83,8 @@ final class GigabitModel: DeviceModel {
     self[0x05404] = 0x5634
     // What no reset clears is not zero.
     for i in 0..<128 { (self[0x5200 + 4 * i], self[0x5600 + 4 * i]) = (.max, .max) }
+    // VET: QEMU's 82574 leaves it to the driver.
+    self[0x38] = kind == .igb ? 0x8100 : 0
     phy = [0: 0x1140, 1: isPlugged ? 0x794D : 0x7949]
     if kind == .igb {
       self[0x0C028] = 1 << 25 | 1 << 16

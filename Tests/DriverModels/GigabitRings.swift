@@ -103,7 +103,7 @@ extension GigabitModel {
     let isLong = rctl & 1 << 5 != 0
     let limit = kind == .igb && isLong ? Int(self[0x5004]) - 4 : isLong ? 16380 : 1518
     if frame.count > limit { return false }
-    if frame[12] == 0x81, frame[13] == 0, rctl & 1 << 18 != 0 {
+    if UInt32(frame[12]) << 8 | UInt32(frame[13]) == self[0x38], rctl & 1 << 18 != 0 {
       let id = Int(frame[14] & 0xF) << 8 | Int(frame[15])
       if self[0x5600 + 4 * (id / 32)] & 1 << UInt32(id % 32) == 0 { return false }
     }

@@ -50,6 +50,15 @@ private let kinds: [GigabitModel.Kind] = [.e1000e, .igb]
     #expect("\(try #require(error))".contains("its PHY"))
   }
 
+  @Test(arguments: kinds) func `a BAR that is too small is refused`(
+    kind: GigabitModel.Kind
+  ) throws {
+    let model = GigabitModel(kind)
+    model.barSize = 0x1000
+    let error = #expect(throws: DeviceError.self) { try DriverBench(model) }
+    #expect("\(try #require(error))".contains("too small"))
+  }
+
   @Test(arguments: kinds) func `a card that was unplugged is gone`(
     kind: GigabitModel.Kind
   ) throws {

@@ -59,6 +59,7 @@ private typealias Reg = E1000eRegister
     self.configuration = configuration
     try pci.attach(to: domain)
     bar = try pci.bar(0)
+    if bar.size < 128 << 10 { throw .misbehaved(device: pci.name, "its BAR 0 is too small") }
     let cells = 3 * E1000eRingRegisters.count
     unsafe allCounters = .allocate(capacity: cells)
     unsafe allCounters.initialize(repeating: 0, count: cells)
@@ -153,6 +154,7 @@ private typealias Reg = E1000eRegister
       bar[Reg.vfta(i)] = 0
     }
     for i in 1..<16 { bar[Reg.rah(i)] = 0 }
+    bar[Reg.vet] = 0x8100
     // Without AV the filter would not know the card's own address.
     bar[Reg.rah(0)][31...31] = 1
     bar[Reg.rfctl] = 1 << 15 | 1 << 12

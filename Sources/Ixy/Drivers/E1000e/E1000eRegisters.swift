@@ -58,6 +58,8 @@ enum E1000eRegister {
   static func ral(_ n: Int) -> Register<UInt32> { Register(at: 0x05400 + 8 * n) }
   /// Receive Address `n`, high: the last two bytes, and AV (address valid) in bit 31.
   static func rah(_ n: Int) -> Register<UInt32> { Register(at: 0x05404 + 8 * n) }
+  /// VLAN Ether Type: which frames are tagged.
+  static let vet = Register<UInt32>(at: 0x00038)
   /// VLAN Filter Table Array, word `n` of 128: one bit for each VLAN.
   static func vfta(_ n: Int) -> Register<UInt32> { Register(at: 0x05600 + 4 * n) }
 

@@ -63,6 +63,7 @@ private typealias Reg = IgbRegister
     self.configuration = configuration
     try pci.attach(to: domain)
     bar = try pci.bar(0)
+    if bar.size < 128 << 10 { throw .misbehaved(device: pci.name, "its BAR 0 is too small") }
     let cells = 3 * IgbRingRegisters.count
     unsafe allCounters = .allocate(capacity: cells)
     unsafe allCounters.initialize(repeating: 0, count: cells)
