@@ -13,6 +13,7 @@ public func openDevice(
   case "ixgbe": return try IxgbeDevice(pci, domain: domain, configuration: configuration)
   case "e1000e": return try E1000eDevice(pci, domain: domain, configuration: configuration)
   case "igb": return try IgbDevice(pci, domain: domain, configuration: configuration)
+  case "vmxnet3": return try Vmxnet3Device(pci, domain: domain, configuration: configuration)
   case "virtio": return try VirtioDevice(pci, domain: domain, configuration: configuration)
   default:
     throw .refused(
@@ -26,6 +27,7 @@ public func driverName(for id: PCIIdentity) -> String? {
   if IxgbeDevice.supports(id) { return "ixgbe" }
   if E1000eDevice.supports(id) { return "e1000e" }
   if IgbDevice.supports(id) { return "igb" }
+  if Vmxnet3Device.supports(id) { return "vmxnet3" }
   if VirtioDevice.supports(id) { return "virtio" }
   return nil
 }
