@@ -29,9 +29,12 @@ check: test
 vm-test: static
 	VM/run --full --ixy $(STATIC)
 
-# One file that runs in any guest; a build folder of its own, because all flags change.
+# Files that run in any guest; a build folder of its own, because all flags change.
 static:
-	$(SWIFT) build -c release -Xswiftc -static-executable --scratch-path .build-static --product ixy
+	for product in ixy nictest; do \
+	  $(SWIFT) build -c release -Xswiftc -static-executable --scratch-path .build-static \
+	    --product $$product || exit 1; \
+	done
 
 # Instructions and nanoseconds a packet, beside C (Documentation/performance.md).
 bench: setup
@@ -45,10 +48,10 @@ setup:
 	Scripts/setup-machine
 
 lint:
-	$(SWIFT) format lint -r --strict Package.swift Sources Tests Examples Benchmarks/Package.swift Benchmarks/Sources
+	$(SWIFT) format lint -r --strict Package.swift Sources Tests Examples VM Benchmarks/Package.swift Benchmarks/Sources
 
 format:
-	$(SWIFT) format -i -r Package.swift Sources Tests Examples Benchmarks/Package.swift Benchmarks/Sources
+	$(SWIFT) format -i -r Package.swift Sources Tests Examples VM Benchmarks/Package.swift Benchmarks/Sources
 
 count-lines:
 	@Scripts/count-lines

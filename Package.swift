@@ -31,6 +31,9 @@ let package = Package(
     .executableTarget(
       name: "Forward", dependencies: ["Ixy"], path: "Examples/Forward",
       swiftSettings: [.strictMemorySafety()]),
+    .executableTarget(
+      name: "nictest", dependencies: ["Ixy"], path: "VM/nictest",
+      swiftSettings: [.strictMemorySafety()]),
     .target(name: "DriverModels", dependencies: ["Ixy", "Emulation"], path: "Tests/DriverModels"),
     .testTarget(name: "IxyTests", dependencies: ["Ixy", "Emulation", "CIxy", "DriverModels"]),
     .testTarget(name: "EmulationTests", dependencies: ["Ixy", "Emulation"]),

@@ -543,6 +543,13 @@ class Env:
         """One of two numbers, by the kind of run."""
         return full if self.full else reduced
 
+    def beside_ixy(self, name):
+        """The path of another statically linked program, which `make static` puts beside ixy."""
+        path = os.path.join(os.path.dirname(self.ixy_static), name)
+        if not os.access(path, os.X_OK):
+            raise VMError(f"there is no {path}; run: make static")
+        return path
+
     def path(self, name):
         """The path of a file or socket in the scenario's own folder."""
         return os.path.join(self.directory, name)
