@@ -5,7 +5,8 @@ SWIFT ?= swift
 RELEASE := .build/release/ixy
 STATIC := .build-static/release/ixy
 
-.PHONY: demo build test check vm-test static bench profile format lint count-lines setup clean
+.PHONY: demo build test check vm-test static bench profile format lint count-lines setup clean \
+  fuzz fuzz-seeds sanitize soak
 
 demo: build
 	$(RELEASE) demo
@@ -16,8 +17,10 @@ build:
 # Everything in process, the host's own TCP (as root), and guests at reduced counts.
 test: setup lint static
 	IXY=$(CURDIR)/$(STATIC) $(SWIFT) test
+	$(MAKE) fuzz-seeds soak SOAK_SECONDS=20
 	Scripts/count-lines
 	Scripts/check-layers
+	Scripts/check-lessons
 	Scripts/check-smallest
 	Scripts/check-hotpath
 	Scripts/check-instructions
@@ -44,6 +47,32 @@ bench: setup
 profile: setup
 	Scripts/profile
 
+# Hostile cards, peers, files and texts under the address sanitizer: from seeds, for two minutes in all; then
+# every input that ever found something. What fails prints the command that repeats it.
+FUZZ := IXY_FUZZ=1 $(SWIFT) build -c release -Xswiftc -enable-testing --sanitize=address --product Fuzz
+FUZZ_SECONDS ?= 120
+fuzz-seeds:
+	$(FUZZ) --scratch-path .build-fuzz
+	ASAN_OPTIONS=detect_leaks=0 .build-fuzz/release/Fuzz all --seconds $(FUZZ_SECONDS)
+	ASAN_OPTIONS=detect_leaks=0 .build-fuzz/release/Fuzz known Tests/Fuzz/known-inputs.txt
+
+# The same guided by coverage, with libFuzzer, for an hour in all; what it keeps is in .build-guided/corpus.
+MINUTES ?= 60
+fuzz:
+	$(FUZZ) --scratch-path .build-guided -Xswiftc -DFUZZING -Xswiftc -sanitize=fuzzer
+	Scripts/fuzz .build-guided $(MINUTES)
+
+# The whole unit suite under the address and under the thread sanitizer, which cannot be had in one build.
+sanitize: setup
+	ASAN_OPTIONS=detect_leaks=0 $(SWIFT) test --sanitize=address --scratch-path .build-address
+	$(SWIFT) test --sanitize=thread --scratch-path .build-thread
+
+# Forwards between two emulated cards with link flaps, resets and pauses, and accounts for everything at the end.
+SOAK_SECONDS ?= 3600
+soak:
+	$(SWIFT) build -c release --product Soak
+	.build/release/Soak --seconds $(SOAK_SECONDS)
+
 setup:
 	Scripts/setup-machine
 
@@ -57,4 +86,4 @@ count-lines:
 	@Scripts/count-lines
 
 clean:
-	rm -rf .build .build-static .build-vm Benchmarks/.build
+	rm -rf .build .build-* Benchmarks/.build

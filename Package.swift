@@ -45,3 +45,14 @@ let package = Package(
   ],
   swiftLanguageModes: [.v6]
 )
+
+// What fuzzes is built with flags of its own (`make fuzz`): nobody else waits for it.
+if Context.environment["IXY_FUZZ"] != nil {
+  package.targets += [
+    .target(name: "CFuzz", path: "Tests/CFuzz"),
+    .executableTarget(
+      name: "Fuzz",
+      dependencies: ["CFuzz", "CIxy", "Ixy", "Emulation", "VFIOUser", "DriverModels"],
+      path: "Tests/Fuzz"),
+  ]
+}

@@ -81,6 +81,8 @@ import Ixy
       PcapFormat.nanoseconds, version, 0, 0, UInt32(snapLength), PcapFormat.ethernet,
     ]
     for word in words { put(word) }
+    // At once: from here on the file is a capture, whatever happens to this process.
+    flush()
   }
 
   /// Adds a frame, or as much of it as is kept.

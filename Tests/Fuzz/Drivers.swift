@@ -1,0 +1,191 @@
+import CFuzz
+import Emulation
+import Glibc
+
+@testable import DriverModels
+@testable import Ixy
+
+/// How each driver is opened, and what its queues are.
+enum Openers {
+  static func ixgbe(
+    _ pci: any PCIDevice, _ domain: DMADomain, _ configuration: DeviceConfiguration
+  ) throws -> FuzzedDriver<IxgbeReceiveQueue, IxgbeTransmitQueue> {
+    let card = try IxgbeDevice(pci, domain: domain, configuration: configuration)
+    return FuzzedDriver(
+      device: card, receiver: { try card.takeReceiveQueue(0, mempool: $0) },
+      transmitter: { try card.takeTransmitQueue(0) },
+      forward: { from, to, max in from.forward(to: &to, max: max, decide) })
+  }
+
+  static func igb(
+    _ pci: any PCIDevice, _ domain: DMADomain, _ configuration: DeviceConfiguration
+  ) throws -> FuzzedDriver<IgbReceiveQueue, IgbTransmitQueue> {
+    let card = try IgbDevice(pci, domain: domain, configuration: configuration)
+    return FuzzedDriver(
+      device: card, receiver: { try card.takeReceiveQueue(0, mempool: $0) },
+      transmitter: { try card.takeTransmitQueue(0) },
+      forward: { from, to, max in try forwardByBatch(&from, &to, max) })
+  }
+
+  static func e1000e(
+    _ pci: any PCIDevice, _ domain: DMADomain, _ configuration: DeviceConfiguration
+  ) throws -> FuzzedDriver<E1000eReceiveQueue, E1000eTransmitQueue> {
+    let card = try E1000eDevice(pci, domain: domain, configuration: configuration)
+    return FuzzedDriver(
+      device: card, receiver: { try card.takeReceiveQueue(0, mempool: $0) },
+      transmitter: { try card.takeTransmitQueue(0) },
+      forward: { from, to, max in try forwardByBatch(&from, &to, max) })
+  }
+
+  static func virtioSplit(
+    _ pci: any PCIDevice, _ domain: DMADomain, _ configuration: DeviceConfiguration
+  ) throws -> FuzzedDriver<VirtioSplitReceiveQueue, VirtioSplitTransmitQueue> {
+    var options = VirtioDevice.Options()
+    options.usesPackedRings = false
+    let card = try VirtioDevice(
+      pci, domain: domain, configuration: configuration, options: options)
+    return FuzzedDriver(
+      device: card, receiver: { try card.takeSplitReceiveQueue(0, mempool: $0) },
+      transmitter: { try card.takeSplitTransmitQueue(0) },
+      forward: { from, to, max in try from.forward(to: &to, max: max, decide) })
+  }
+
+  static func virtioPacked(
+    _ pci: any PCIDevice, _ domain: DMADomain, _ configuration: DeviceConfiguration
+  ) throws -> FuzzedDriver<VirtioPackedReceiveQueue, VirtioPackedTransmitQueue> {
+    let card = try VirtioDevice(pci, domain: domain, configuration: configuration)
+    return FuzzedDriver(
+      device: card, receiver: { try card.takePackedReceiveQueue(0, mempool: $0) },
+      transmitter: { try card.takePackedTransmitQueue(0) },
+      forward: { from, to, max in try from.forward(to: &to, max: max, decide) })
+  }
+
+  /// Touches both ends of a frame, and drops half of them.
+  private static func decide(_ packet: inout Packet) -> Verdict {
+    packet[packet.count - 1] &+= packet[0]
+    return packet[0] & 1 == 0 ? .send : .drop
+  }
+}
+
+/// For drivers without a fused forward.
+private func forwardByBatch(
+  _ from: inout some ReceiveQueue & ~Copyable, _ to: inout some TransmitQueue & ~Copyable,
+  _ max: Int
+) throws {
+  var batch = PacketBatch(capacity: 64)
+  _ = try from.receive(into: &batch, max: max)
+  _ = try to.transmit(&batch)
+}
+
+/// Addresses from a counter that pass for the machine's own, which a legacy device needs.
+final class PretendedPhysical: PhysicalAddressing {
+  private let counted = CountedAddresses(MapperList())
+  var space: Int { counted.space }
+  var largestBlock: Int { counted.largestBlock }
+  func makeFile(_ size: Int) throws(DeviceError) -> FileDescriptor { try counted.makeFile(size) }
+  func place(_ file: borrowing FileDescriptor, size: Int) throws(DeviceError) -> UInt64 {
+    try counted.place(file, size: size)
+  }
+}
+
+/// The runs of each driver: a function of their input, which return how often the card misbehaved.
+enum DriverTargets {
+  static func ixgbe(_ choices: Choices) throws -> Int {
+    let wire = QueueWire()
+    let model = try NIC82599(
+      wire: wire, mac: MACAddress(bits: 0x5254_0012_3456),
+      family: choices.pick([.i82599, .i82599, .x540, .x550]), sharesQueueRegisters: false)
+    let rings = IntelRings(model, receive: 0x1000, transmit: 0x6000) { wire.arrive($0) }
+    return try run(Openers.ixgbe, model, choices, rings)
+  }
+
+  static func igb(_ choices: Choices) throws -> Int {
+    let model = GigabitModel(.igb, deviceID: choices.pick([0x10C9, 0x1521, 0x1533]))
+    let rings = IntelRings(model, receive: 0xC000, transmit: 0xE000) { model.arrive($0) }
+    return try run(Openers.igb, model, choices, rings)
+  }
+
+  static func e1000e(_ choices: Choices) throws -> Int {
+    let model = GigabitModel(.e1000e)
+    let rings = IntelRings(model, receive: 0x2800, transmit: 0x3800) { model.arrive($0) }
+    return try run(Openers.e1000e, model, choices, rings)
+  }
+
+  static func virtioSplit(_ choices: Choices) throws -> Int {
+    let model = VirtioModel(offering: VirtioModel.usual | features(choices))
+    return try run(Openers.virtioSplit, model, choices, VirtioRings(model))
+  }
+
+  static func virtioPacked(_ choices: Choices) throws -> Int {
+    let model = VirtioModel(offering: VirtioModel.usual | VirtioModel.packed | features(choices))
+    return try run(Openers.virtioPacked, model, choices, VirtioRings(model))
+  }
+
+  static func virtioLegacy(_ choices: Choices) throws -> Int {
+    let kind: VirtioModel.Kind = choices.isOdd(64) ? .transitional : .legacy
+    let offered = VirtioModel.mac | VirtioModel.status | VirtioModel.control
+    let model = VirtioModel(
+      kind, offering: offered | VirtioModel.controlReceive | features(choices) & 0xFFFF_FFFF)
+    let domain = DMADomain()
+    domain.addressing = PretendedPhysical()
+    return try run(Openers.virtioSplit, model, choices, VirtioRings(model), domain)
+  }
+
+  private static func features(_ choices: Choices) -> UInt64 {
+    [
+      VirtioModel.mergeable, VirtioModel.anyLayout, VirtioModel.events, VirtioModel.ringReset,
+      VirtioModel.multiqueue, VirtioModel.mtu, VirtioModel.speed,
+    ].reduce(0) { choices.isOdd(128) ? $0 | $1 : $0 }
+  }
+
+  private static func run<
+    Receiver: ReceiveQueue & ~Copyable, Transmitter: TransmitQueue & ~Copyable
+  >(
+    _ open: @escaping DriverRun<Receiver, Transmitter>.Opener, _ model: any DeviceModel,
+    _ choices: Choices, _ rings: any HostileRings, _ domain: DMADomain = DMADomain()
+  ) throws -> Int {
+    let card = HostileCard(model, choices, rings)
+    fuzz_clock_start()
+    defer { fuzz_clock_stop() }
+    var run = DriverRun(card, domain, open: open)
+    try run.run()
+    return card.operations
+  }
+}
+
+extension GigabitModel {
+  fileprivate func arrive(_ frame: [UInt8]) {
+    hasRoom = false
+    violations = []
+    sent = []
+    phyWrites = []
+    arriving.append(frame)
+  }
+}
+
+/// A wire that keeps what shall arrive, and forgets what was sent.
+private final class QueueWire: Wire {
+  let kind = "queue"
+  let waitsForDescriptors = false
+  let isConnected = true
+  let readiness: Int32? = nil
+  let canSend = true
+  let counts = WireCounts()
+  private var frames: [[UInt8]] = []
+  private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 14, alignment: 64)
+
+  deinit { buffer.deallocate() }
+
+  func arrive(_ frame: [UInt8]) { frames.append(frame) }
+  func send(_ frame: UnsafeRawBufferPointer) {}
+
+  func nextFrame() -> UnsafeRawBufferPointer? {
+    guard let frame = frames.first else { return nil }
+    buffer.copyBytes(from: frame)
+    return UnsafeRawBufferPointer(rebasing: buffer[..<frame.count])
+  }
+
+  func takeFrame() { frames.removeFirst() }
+  func receiverChanged(isOn: Bool) {}
+  func close() {}
+}

@@ -1,0 +1,121 @@
+import CFuzz
+import Glibc
+
+/// What is fuzzed: runs one input and returns how many hostile operations that were.
+struct Target {
+  let name: String
+  let run: (Choices) throws -> Int
+
+  static var all: [Target] {
+    [
+      Target(name: "ixgbe", run: DriverTargets.ixgbe),
+      Target(name: "igb", run: DriverTargets.igb),
+      Target(name: "e1000e", run: DriverTargets.e1000e),
+      Target(name: "virtio-split", run: DriverTargets.virtioSplit),
+      Target(name: "virtio-packed", run: DriverTargets.virtioPacked),
+      Target(name: "virtio-legacy", run: DriverTargets.virtioLegacy),
+      Target(name: "vfio-user-server", run: VFIOUserTargets.server),
+      Target(name: "vfio-user-client", run: VFIOUserTargets.client),
+      Target(name: "pcap", run: ParserTargets.pcap),
+      Target(name: "text", run: ParserTargets.text),
+    ]
+  }
+
+  static func find(_ name: String) -> Target? { all.first { $0.name == name } }
+
+  /// The target that the command line names: a C function has no context to keep it in.
+  static func named() -> Target? { find(CommandLine.arguments[1]) }
+}
+
+/// Runs targets with inputs from seeds or from files.
+struct Runner {
+  /// The longest input of a seeded run, in bytes.
+  private static let inputLimit = 4096
+
+  private var seed: UInt64 = 1
+  private var operations = Int.max
+  private var runs = Int.max
+  private var seconds = 0.0
+  private var files: [String] = []
+
+  init(_ words: ArraySlice<String>) {
+    var rest = words
+    while let word = rest.popFirst() {
+      switch word {
+      case "--seed": seed = rest.popFirst().flatMap { UInt64($0) } ?? seed
+      case "--operations": operations = rest.popFirst().flatMap { Int($0) } ?? operations
+      case "--runs": runs = rest.popFirst().flatMap { Int($0) } ?? runs
+      case "--seconds": seconds = rest.popFirst().flatMap { Double($0) } ?? seconds
+      default: files.append(word)
+      }
+    }
+    if seconds == 0, operations == .max, runs == .max { operations = 100_000 }
+  }
+
+  func run(_ targets: [Target]) throws {
+    for target in targets {
+      if files.isEmpty { try repeatRuns(of: target, seconds / Double(targets.count)) }
+      for file in files { try replay(file, target) }
+    }
+  }
+
+  /// Runs one seed after the other until there are enough.
+  private func repeatRuns(of target: Target, _ seconds: Double) throws {
+    let start = ContinuousClock.now
+    var (done, count) = (0, 0)
+    while done < operations, count < runs,
+      seconds == 0 || ContinuousClock.now - start < .seconds(seconds)
+    {
+      let number = seed &+ UInt64(count)
+      var random = Random(seed: number)
+      fuzz_run_begin(target.name, number)
+      done += try target.run(Choices(random.input(upTo: Self.inputLimit)))
+      fuzz_run_end()
+      count += 1
+    }
+    let time = ContinuousClock.now - start
+    print("\(target.name): \(done) hostile operations in \(count) runs from seed \(seed), \(time)")
+  }
+
+  /// Runs the inputs of a list: lines of a target's name and the bytes as hexadecimal digits.
+  static func replayKnown(_ path: String) throws {
+    guard let file = fopen(path, "r") else {
+      perror(path)
+      exit(1)
+    }
+    defer { fclose(file) }
+    var count = 0
+    var line: UnsafeMutablePointer<CChar>?
+    var room = 0
+    defer { free(line) }
+    while getline(&line, &room, file) > 0, let text = line.map({ String(cString: $0) }) {
+      let words = text.split(whereSeparator: \.isWhitespace)
+      guard words.count >= 2, let target = Target.find(String(words[0])) else { continue }
+      let digits = words[1].compactMap(\.hexDigitValue)
+      let bytes = stride(from: 0, to: digits.count - 1, by: 2).map { i in
+        UInt8(digits[i] << 4 | digits[i + 1])
+      }
+      fuzz_run_begin("\(target.name): known input \(count)", 0)
+      _ = try target.run(Choices(bytes))
+      fuzz_run_end()
+      count += 1
+    }
+    print("known inputs: \(count)")
+  }
+
+  /// Runs an input that was kept.
+  private func replay(_ path: String, _ target: Target) throws {
+    guard let file = fopen(path, "r") else {
+      perror(path)
+      exit(1)
+    }
+    defer { fclose(file) }
+    var bytes = [UInt8](repeating: 0, count: 1 << 20)
+    let size = bytes.count
+    bytes.removeLast(size - fread(&bytes, 1, size, file))
+    fuzz_run_begin("\(target.name) \(path)", 0)
+    let done = try target.run(Choices(bytes))
+    fuzz_run_end()
+    print("\(target.name): \(path), \(done) hostile operations")
+  }
+}
