@@ -68,9 +68,9 @@ class Cards:
             ("run=as_user\nload vfio_iommu_type1 vfio-pci\n" if way == "vfio" else "run=\n") + GUEST,
             qemu="new", viommu=way == "vfio", memory=768, huge_pages=96, devices=devices,
             files={"/bin/ixy": env.ixy_static, "/bin/nictest": env.beside_ixy("nictest")},
-            timeout=env.count(280, 1700),
+            timeout=1500,
         )  # fmt: skip
-        self.guest.wait_for("READY", timeout=90)
+        self.guest.wait_for("READY", timeout=300)
         if way == "vfio":
             for model in models:
                 for card in self.addresses(model):
@@ -357,7 +357,7 @@ def scenario_nics_sysfs(env):
     everything(env, ["e1000e", "igb", "vmxnet3"], "sysfs")
 
 
-@needs("qemu-new", "ixy_static", timeout=600)
+@needs("qemu-new", "ixy_static", timeout=1800)
 def scenario_nics_of_two_families(env):
     """Forwarders between e1000e and virtio, and igb and vmxnet3, carry frames of every length both ways."""
     cards = Cards(env, ["e1000e", "virtio-net-pci", "igb", "vmxnet3"], "vfio", count=1)
