@@ -21,11 +21,13 @@ extension Vmxnet3Device {
     interrupts.isOn = true
     interrupts.isShared = connected.isShared
     interrupts.isModerated = throttle > .zero
-    let (data, control, isLine) = (data, control, connected.kind == .intx)
-    let events = connected.isShared ? 0 : queues
+    // Not the interrupts themselves: who holds them would then hold the card for ever.
+    let (data, control) = (data, control)
+    let (isShared, isLine) = (connected.isShared, connected.kind == .intx)
+    let events = isShared ? 0 : queues
     // A message masks itself; 0 lets it come again, and what it held back at once.
     connected.onEnable(of: pci) { id in
-      if !connected.isShared { data[Reg.imr(id)] = 0 }
+      if !isShared { data[Reg.imr(id)] = 0 }
     } link: {
       if isLine { _ = control[Reg.icr] }
       control[Reg.ecr] = .linkChange
