@@ -116,7 +116,37 @@ extension RingKind {
     _ = consume packet
   }
 
+  @Test(arguments: RingKind.allCases)
+  func `five buffers may be used in each of their 120 orders`(kind: RingKind) throws {
+    let card = try VirtioCard(VirtioModel(offering: kind.features))
+    var queue = try card.device.receiveQueue(0, mempool: card.pool)
+    var batch = PacketBatch(capacity: 8)
+    for order in permutations(5) {
+      let chains = order.compactMap { _ in card.model.take(card.model.queues[0]) }
+      for i in order { card.model.receive(virtioFrame(i), into: chains[i]) }
+      #expect(try queue.receive(into: &batch, max: 8) == 5)
+      #expect(batch.frames() == order.map { virtioFrame($0) })
+      batch.removeAll()
+      #expect(card.pool.available == 256 - 64)
+    }
+  }
+
   // MARK: - Devices that lie
+
+  @Test func `a packed entry that is used out of its turn is not looked at`() throws {
+    let card = try VirtioCard(VirtioModel(offering: RingKind.packed.features))
+    var queue = try card.device.receiveQueue(0, mempool: card.pool)
+    var batch = PacketBatch(capacity: 8)
+    let ring = card.model.queues[0]
+    // The first entry with the bits of another turn, and the third one before the others.
+    for bits in [0x0000, 0x8000] as [UInt16] {
+      card.model.store(bits, to: ring.descriptors + 14)
+      #expect(try queue.receive(into: &batch, max: 8) == 0)
+    }
+    card.model.store(UInt16(0x8080), to: ring.descriptors + 2 * 16 + 14)
+    #expect(try queue.receive(into: &batch, max: 8) == 0)
+    #expect(card.device.statistics() == Statistics())
+  }
 
   /// Makes one used entry, and says what the queue makes of the next two looks at it.
   private func outcome(

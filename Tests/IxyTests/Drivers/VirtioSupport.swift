@@ -47,6 +47,14 @@ func virtioFrame(_ number: Int, size: Int = 60) -> [UInt8] {
   (0..<size).map { UInt8(truncatingIfNeeded: number &* 31 &+ $0 &* 7) }
 }
 
+/// All orders of the numbers below `count`.
+func permutations(_ count: Int) -> [[Int]] {
+  if count == 0 { return [[]] }
+  return permutations(count - 1).flatMap { shorter in
+    (0..<count).map { Array(shorter.prefix($0)) + [count - 1] + shorter.suffix(count - 1 - $0) }
+  }
+}
+
 extension PacketBatch {
   /// The bytes of all packets.
   mutating func frames() -> [[UInt8]] {

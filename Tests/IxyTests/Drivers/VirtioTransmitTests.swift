@@ -104,6 +104,20 @@ import Testing
     #expect(card.pool.available == 256)
   }
 
+  @Test(arguments: RingKind.allCases)
+  func `five packets may be done with in each of their 120 orders`(kind: RingKind) throws {
+    let card = try VirtioCard(VirtioModel(offering: kind.features))
+    var queue = try card.device.transmitQueue(0)
+    let transmit = card.model.queues[1]
+    for order in permutations(5) {
+      for i in order { #expect(try queue.transmit(card.pool.packet(virtioFrame(i))) == nil) }
+      let chains = order.compactMap { _ in card.model.take(transmit) }
+      for i in order { card.model.use(chains[i], written: 0, in: transmit) }
+      #expect(try queue.reclaim() == 0)
+      #expect(card.pool.available == 256)
+    }
+  }
+
   // MARK: - Devices that lie
 
   @Test(arguments: RingKind.allCases, [10, 63, 64, 0x7FFF, 0xFFFF] as [UInt32])
