@@ -119,7 +119,10 @@ struct VirtioSplitControlRing: VirtioControlRing {
   private let ring: VirtioSplitRing
   private var next = 0
 
-  init(_ ring: VirtioSplitRing) { self.ring = ring }
+  init(_ ring: VirtioSplitRing) {
+    self.ring = ring
+    ring.offerAll(of: 1)
+  }
 
   mutating func submit(_ parts: [(address: UInt64, length: Int)]) {
     for (i, part) in parts.enumerated() {
@@ -128,7 +131,6 @@ struct VirtioSplitControlRing: VirtioControlRing {
       unsafe ring.descriptors[i] = Descriptor(
         part.address, UInt64(part.length) | flags << 32 | UInt64(i + 1) << 48)
     }
-    ring.offer(0, at: next)
     ring.publish(from: next, to: next + 1)
   }
 

@@ -3,15 +3,14 @@ import CIxy
 /// A receive queue with a packed ring.
 ///
 /// Each descriptor has one buffer, with the device's header in the bytes before it. A received frame leaves
-/// with its buffer as a `Packet`, and its place in the ring becomes available again with a fresh one: all
-/// of them are always the device's, in whatever order it uses them.
+/// with its buffer as a `Packet`, and its place in the ring becomes available again with a fresh one. Entry `i`
+/// always has identifier `i` modulo the ring's size: where the device goes out of order, those behind the oldest
+/// that it still has wait for that one.
 @safe public struct VirtioPackedReceiveQueue: ~Copyable {
-  @usableFromInline typealias Slot = VirtioSplitReceiveQueue.Slot
-
   @usableFromInline let ring: VirtioPackedRing
   @usableFromInline let format: VirtioFormat
-  /// The buffer of each identifier.
-  @usableFromInline let slots: UnsafeMutablePointer<Slot>
+  /// The buffer of each identifier; nil when it is not available.
+  @usableFromInline let buffers: UnsafeMutablePointer<Buffer?>
   @usableFromInline let pool: PoolReference
   /// IOVA of the header = pointer to the buffer + this.
   @usableFromInline let toDevice: UInt64
@@ -19,9 +18,11 @@ import CIxy
   @usableFromInline let description: UInt64
   @usableFromInline let counters: UnsafeMutablePointer<UInt64>
   /// The next entry that the device will have used.
-  @usableFromInline var next: Int
-  /// How far `next` was when the device was last given buffers.
-  @usableFromInline var published: Int
+  @usableFromInline var next = 0
+  /// The next entry to make available: a turn after `next`, unless the device goes out of order.
+  @usableFromInline var offered = 0
+  /// The next entry to give to the device.
+  @usableFromInline var published = 0
   /// The descriptor of entry `published`, which makes it and those behind it available.
   @usableFromInline var held: UInt64 = 0
   /// What the device did wrong; nothing is received any more.
@@ -43,50 +44,53 @@ import CIxy
     unsafe pool = unsafe mempool.state
     toDevice = unsafe pool.pointee.iovaOffset &- UInt64(format.headerSize)
     description = UInt64(format.headerSize + mempool.bufferSize) | VirtioPackedRing.write
-    unsafe slots = .allocate(capacity: setup.capacity)
-    // As if a turn before the first had just been received.
-    (next, published) = (-setup.capacity, -setup.capacity)
-    for id in 0..<setup.capacity {
-      unsafe pool.pointee.top -= 1
-      let buffer = unsafe pool.pointee.stack[pool.pointee.top]
-      unsafe (slots + id).initialize(to: Slot(buffer, filled: next))
-      unsafe fill(id, buffer, at: next)
-      next += 1
-    }
+    unsafe buffers = .allocate(capacity: setup.capacity)
+    unsafe buffers.initialize(repeating: nil, count: setup.capacity)
+    refill()
     finish(count: 0, bytes: 0)
   }
 
   deinit {
     var loans: [VirtioLoan] = []
     for id in 0...ring.mask {
-      loans.append(unsafe VirtioLoan(buffer: slots[id].buffer, pool: pool))
+      if let buffer = unsafe buffers[id] {
+        loans.append(unsafe VirtioLoan(buffer: buffer, pool: pool))
+      }
     }
-    unsafe slots.deallocate()
+    unsafe buffers.deallocate()
     device.close(index, loans)
   }
 
-  /// Makes an identifier available with a buffer, in the place of used entry `i`.
+  /// Makes identifiers available again, as far as they are free and the mempool has buffers.
   ///
   /// The first since `published` is held back: until it is written, the device does not look at the others.
-  @inlinable @inline(__always) mutating func fill(_ id: Int, _ buffer: Buffer, at i: Int) {
-    unsafe slots[id] = unsafe Slot(buffer, filled: i)
-    unsafe ring.descriptors[i & ring.mask].low = UInt64(UInt(bitPattern: buffer)) &+ toDevice
-    // The same place in the next turn.
-    let word = description | UInt64(id) << 32 | ring.available(i &+ ring.mask &+ 1)
-    if i == published { held = word } else { ring.release(i, word) }
+  @usableFromInline @inline(never) mutating func refill() {
+    while offered != next + ring.mask + 1, unsafe pool.pointee.top > 0 {
+      let id = offered & ring.mask
+      if unsafe buffers[id] != nil { break }
+      unsafe pool.pointee.top -= 1
+      let buffer = unsafe pool.pointee.stack[pool.pointee.top]
+      unsafe buffers[id] = unsafe buffer
+      unsafe ring.descriptors[id].low = UInt64(UInt(bitPattern: buffer)) &+ toDevice
+      let word = description | UInt64(id) << 32 | ring.available(offered)
+      if offered == published { held = word } else { ring.release(offered, word) }
+      offered += 1
+    }
   }
 
-  /// Whether an identifier is one that the device has.
-  @inlinable @inline(__always) func isLent(_ id: Int) -> Bool {
-    unsafe id <= ring.mask && slots[id].filled < published
+  /// Whether an identifier is the device's.
+  private func isLent(_ id: Int) -> Bool {
+    // The last entry that had it.
+    let entry = offered - 1 - ((offered - 1 - id) & ring.mask)
+    return unsafe id <= ring.mask && entry < published && buffers[id] != nil
   }
 
   /// Gives the device the buffers that are ready for it, and counts what was received.
   @inlinable @inline(__always) mutating func finish(count packets: Int, bytes: Int) {
-    if next == published { return }
+    if packets == 0 && offered == published { return }
     ring.silence()
-    ring.publish(from: published &+ ring.mask &+ 1, first: held)
-    published = next
+    if offered != published { ring.publish(from: published, first: held) }
+    published = offered
     unsafe counters.count(packets)
     unsafe (counters + 1).count(bytes)
   }
@@ -97,15 +101,16 @@ import CIxy
 
   // MARK: - Frames that are not simply whole
 
-  /// Takes the next frame, which the device has used, and which does not fill just one buffer as it should.
+  /// Takes the next frame, which the device has used, and which does not fill just one buffer as it should, or
+  /// comes out of order.
   @usableFromInline @inline(never) mutating func takeOdd() -> VirtioOddFrame {
     let word = ring.word(next)
     let (id, length) = (Int(word >> 32 & 0xFFFF), Int(word & 0xFFFF_FFFF))
-    guard isLent(id) else {
+    guard isLent(id), let buffer = unsafe buffers[id] else {
       fault = misbehaved("used identifier \(id), which it does not have")
       return .wait
     }
-    let header = unsafe slots[id].buffer - format.headerSize
+    let header = unsafe buffer - format.headerSize
     let isLong = length >= format.headerSize
     let parts = format.isMergeable && isLong ? unsafe Int(format.bufferCount(header)) : 1
     if parts > ring.mask + 1 {
@@ -118,7 +123,7 @@ import CIxy
     return gather(max(parts, 1), isPlain: isPlain && parts > 0)
   }
 
-  /// Copies the buffers of a frame into one of the large pool, and gives them back to the device.
+  /// Copies the buffers of a frame into one of the large pool, and gives them back to their own.
   ///
   /// - Parameters:
   ///   - parts: The number of buffers, all used by the device.
@@ -129,14 +134,15 @@ import CIxy
     for _ in 0..<parts {
       let word = ring.word(next)
       let (id, size) = (Int(word >> 32 & 0xFFFF), Int(word & 0xFFFF_FFFF))
-      guard isLent(id) else {
+      guard isLent(id), let buffer = unsafe buffers[id] else {
         fault = misbehaved("used identifier \(id), which it does not have")
         return .wait
       }
-      let buffer = unsafe slots[id].buffer
       unsafe frame.append(buffer, size)
-      unsafe fill(id, buffer, at: next)
+      unsafe buffers[id] = nil
+      unsafe pool.give(buffer)
       next += 1
+      refill()
     }
     if let packet = frame.finish() { return .packet(packet) }
     unsafe (counters + 2).count(1)
@@ -163,61 +169,114 @@ extension VirtioPackedReceiveQueue: ReceiveQueue {
     let before = batch.tail
     let limit = before &+ min(max, batch.capacity &- before)
     if limit <= before { return 0 }
-    // Once around the ring at most: what is filled here may be used again at once.
-    let last = next &+ ring.mask &+ 1
+    if offered != next &+ ring.mask &+ 1 { refill() }
     var bytes = 0
-    odd: while takeWhole(into: &batch, upTo: limit, last: last, &bytes) {
-      switch takeOdd() {
-      case .packet(let packet):
-        bytes &+= packet.count
-        batch.append(packet)
-      case .dropped: break
-      case .wait: break odd
+    var packet = unsafe batch.base + before
+    frames: while batch.tail != limit {
+      let (count, stop) = poll(limit &- batch.tail, sharesPool: false, &bytes) {
+        unsafe packet.initialize(to: $0)
+        unsafe packet += 1
+      }
+      batch.tail &+= count
+      switch stop {
+      case .none: break frames
+      case .wrap: continue
+      case .odd:
+        switch takeOdd() {
+        case .packet(let gathered):
+          bytes &+= gathered.count
+          unsafe packet.initialize(to: gathered)
+          unsafe packet += 1
+          batch.tail &+= 1
+        case .dropped: continue
+        case .wait: break frames
+        }
       }
     }
     finish(count: batch.tail &- before, bytes: bytes)
     if let fault, batch.tail == before { throw fault }
     return batch.tail &- before
   }
+}
 
-  /// Takes frames up to the first that is not simply whole, or not there; adds their bytes to `bytes`.
+extension VirtioPackedReceiveQueue {
+  /// Why `poll` gave no more frames.
+  @usableFromInline enum Stop {
+    /// There are none, or there is no buffer to take their place.
+    case none
+    /// The ring begins again.
+    case wrap
+    /// The next one is not simply whole, or comes out of order. It was looked at once: one that was not there a
+    /// moment ago may be by now, and whole.
+    case odd
+  }
+
+  /// Gives frames to `sink` up to the end of the ring, or the first that is not simply whole, or out of order.
   ///
-  /// - Returns: Whether there is one that is not simply whole. Its entry is not looked at again for that: one
-  ///   that was not there a moment ago may be by now, and whole.
-  @inline(__always) private mutating func takeWhole(
-    into batch: inout PacketBatch, upTo limit: Int, last: Int, _ bytes: inout Int
-  ) -> Bool {
+  /// - Parameters:
+  ///   - limit: The most frames.
+  ///   - sharesPool: Whether `sink` uses the mempool, too.
+  ///   - bytes: The frames' bytes are added to it.
+  ///   - sink: Takes each frame.
+  /// - Returns: The number of frames, and why there were no more.
+  @inlinable @inline(__always) mutating func poll(
+    _ limit: Int, sharesPool: Bool, _ bytes: inout Int, _ sink: (consuming Packet) -> Void
+  ) -> (count: Int, stop: Stop) {
+    let (start, place) = (next, next & ring.mask)
+    if unsafe pool.pointee.top == 0 { return (0, .none) }
+    // All identifiers are the device's in their order, as long as it uses them so.
+    if offered != start &+ ring.mask &+ 1 { return (0, ring.isUsed(start) ? .odd : .none) }
     // Locals: nothing to load again in the loop.
-    let (pool, stack, format) = unsafe (pool, pool.pointee.stack, format)
-    var top = unsafe pool.pointee.top
-    let start = next
-    let stop = start &+ min(limit &- batch.tail, last &- start, top)
-    var packet = unsafe batch.base + batch.tail
-    var i = start
-    var isOdd = false
-    while i != stop {
+    let (pool, stack, format, toDevice) = unsafe (pool, pool.pointee.stack, format, toDevice)
+    let descriptors = unsafe ring.descriptors + place
+    let buffers = unsafe buffers + place
+    // What does not change before the ring begins again.
+    let used = ring.used(start)
+    let fresh = description | ring.available(offered)
+    let toHold = published &- offered
+    let room = ring.mask &+ 1 &- place
+    let end = min(limit, room)
+    var (k, sum, top) = unsafe (0, 0, pool.pointee.top)
+    var stop = limit < room ? Stop.none : .wrap
+    while k != end {
+      if top == 0 {
+        stop = .none
+        break
+      }
       // Whose it is, identifier and length are read together, and once.
-      let word = ring.word(i)
-      if word & VirtioPackedRing.both != ring.used(i) { break }
-      let (id, length) = (Int(word >> 32 & 0xFFFF), UInt32(truncatingIfNeeded: word))
-      isOdd = true
-      if !isLent(id) { break }
-      let buffer = unsafe slots[id].buffer
+      let word = unsafe ixy_load64(UnsafeRawPointer(descriptors + k) + 8)
+      let id = UInt64(truncatingIfNeeded: place &+ k) << 32
+      if word & VirtioPackedRing.state != used | id {
+        stop = word & VirtioPackedRing.both == used ? .odd : .none
+        break
+      }
+      let buffer = unsafe buffers[k].unsafelyUnwrapped
       let header = unsafe buffer - format.headerSize
-      if unsafe !format.isWhole(length, header) { break }
-      isOdd = false
+      let length = UInt32(truncatingIfNeeded: word)
+      if unsafe !format.isWhole(length, header) {
+        stop = .odd
+        break
+      }
       let size = length &- UInt32(truncatingIfNeeded: format.headerSize)
-      unsafe packet.initialize(
-        to: Packet(buffer: buffer, pool: pool, length: size, hash: format.hash(header)))
-      unsafe packet += 1
       top &-= 1
-      unsafe fill(id, stack[top], at: i)
-      bytes &+= Int(size)
-      i &+= 1
+      let free = unsafe stack[top]
+      unsafe buffers[k] = unsafe free
+      unsafe descriptors[k].low = UInt64(UInt(bitPattern: free)) &+ toDevice
+      if k == toHold {
+        held = fresh | id
+      } else {
+        unsafe ixy_store64(UnsafeMutableRawPointer(descriptors + k) + 8, fresh | id)
+      }
+      sum &+= Int(size)
+      k &+= 1
+      if sharesPool { unsafe pool.pointee.top = top }
+      sink(unsafe Packet(buffer: buffer, pool: pool, length: size, hash: format.hash(header)))
+      if sharesPool { top = unsafe pool.pointee.top }
     }
     unsafe pool.pointee.top = top
-    batch.tail &+= i &- start
-    next = i
-    return isOdd
+    bytes &+= sum
+    next = start &+ k
+    offered &+= k
+    return (k, stop)
   }
 }

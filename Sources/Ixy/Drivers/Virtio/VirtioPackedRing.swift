@@ -32,6 +32,9 @@ import Synchronization
   /// AVAIL and USED.
   @inlinable @inline(__always) static var both: UInt64 { 1 << 55 | 1 << 63 }
 
+  /// AVAIL, USED and the identifier.
+  @inlinable @inline(__always) static var state: UInt64 { both | 0xFFFF << 32 }
+
   /// The two bits of an available descriptor: AVAIL alone in the first turn and every other, then USED alone.
   @inlinable @inline(__always) func available(_ i: Int) -> UInt64 {
     i & (mask &+ 1) == 0 ? 1 << 55 : 1 << 63

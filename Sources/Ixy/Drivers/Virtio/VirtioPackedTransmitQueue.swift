@@ -3,22 +3,20 @@ import CIxy
 /// A transmit queue with a packed ring.
 ///
 /// It owns the packets that it was given until the device has used their descriptors, in whatever order;
-/// then their buffers go back to their pools.
+/// then their buffers go back to their pools. Entry `i` has identifier `i` modulo the ring's size.
 @safe public struct VirtioPackedTransmitQueue: ~Copyable {
   @usableFromInline let ring: VirtioPackedRing
   @usableFromInline let format: VirtioFormat
-  /// The buffer of each identifier that the device has, and the pool of each buffer.
+  /// The buffer of each entry from `clean` to `next`, nil once the device has used it; and its pool.
   @usableFromInline let buffers: UnsafeMutablePointer<Buffer?>
   @usableFromInline let pools: UnsafeMutablePointer<PoolReference>
-  /// The identifiers that are free, in the order in which they became so: for entry `next`, `next` + 1, ...
-  @usableFromInline let free: UnsafeMutablePointer<UInt16>
   @usableFromInline let counters: UnsafeMutablePointer<UInt64>
   /// The next available entry.
   @usableFromInline var next = 0
-  /// The next entry that the device will have used.
+  /// The oldest entry that the device has not used.
   @usableFromInline var clean = 0
-  /// The descriptor of entry `next`, which makes it and those behind it available.
-  @usableFromInline var held: UInt64 = 0
+  /// The number of entries that the device has used: `clean`, unless it goes out of order.
+  @usableFromInline var used = 0
   /// The pool of all packets so far, while there is only one.
   @usableFromInline var home: PoolReference?
   @usableFromInline var isMixed = false
@@ -38,20 +36,17 @@ import CIxy
     unsafe buffers = .allocate(capacity: count)
     unsafe buffers.initialize(repeating: nil, count: count)
     unsafe pools = .allocate(capacity: count)
-    unsafe free = .allocate(capacity: count)
-    for id in 0..<count { unsafe (free + id).initialize(to: UInt16(id)) }
   }
 
   deinit {
     var loans: [VirtioLoan] = []
-    for id in 0...ring.mask {
-      if let buffer = unsafe buffers[id] {
-        loans.append(unsafe VirtioLoan(buffer: buffer, pool: pools[id]))
+    for i in clean..<next {
+      if let buffer = unsafe buffers[i & ring.mask] {
+        loans.append(unsafe VirtioLoan(buffer: buffer, pool: pools[i & ring.mask]))
       }
     }
     unsafe buffers.deallocate()
     unsafe pools.deallocate()
-    unsafe free.deallocate()
     device.close(index, loans)
   }
 
@@ -60,88 +55,108 @@ import CIxy
     @inlinable @inline(__always) get { fault == nil ? ring.mask &+ 1 &- (next &- clean) : 0 }
   }
 
-  /// Describes one packet as available entry `i`, and notes whose buffer it has.
-  ///
-  /// The first since the last `commit` is held back: until it is written, the device does not look at the
-  /// others.
-  ///
-  /// - Parameters:
-  ///   - packet: What to send.
-  ///   - i: The entry, for which there must be room.
-  ///   - home: The pool that packets usually come from.
-  ///   - foreign: Becomes other than 0 when this one does not.
-  /// - Returns: The length of the packet.
-  @inlinable @inline(__always) mutating func put(
-    _ packet: consuming Packet, at i: Int, home: PoolReference, foreign: inout UInt
-  ) -> Int {
-    let (buffer, pool, length) = unsafe packet.disown()
-    foreign |= UInt(bitPattern: pool) ^ UInt(bitPattern: home)
-    // Masked, and below the ring's size: only `cleanUp` writes here, after its check.
-    let id = unsafe Int(free[i & ring.mask])
-    unsafe buffers[id] = unsafe buffer
-    unsafe pools[id] = unsafe pool
-    unsafe format.clearHeader(of: buffer)
-    let header = UInt64(format.headerSize)
-    let address = unsafe UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset &- header
-    unsafe ring.descriptors[i & ring.mask].low = address
-    let word = UInt64(length) &+ header | UInt64(id) << 32 | ring.available(i)
-    if i == next { held = word } else { ring.release(i, word) }
-    return Int(length)
+  /// Writes packets into the ring; what it needs for that is in registers.
+  @safe @usableFromInline struct Writer {
+    @usableFromInline let ring: VirtioPackedRing
+    @usableFromInline let buffers: UnsafeMutablePointer<Buffer?>
+    @usableFromInline let pools: UnsafeMutablePointer<PoolReference>
+    @usableFromInline let headerSize: UInt64
+    /// The pool that packets usually come from; `foreign` is other than 0 when one did not.
+    @usableFromInline let home: PoolReference
+    @usableFromInline var foreign: UInt = 0
+    /// The first entry, which is held back: until it is written, the device does not look at the others.
+    @usableFromInline let first: Int
+    @usableFromInline var held: UInt64 = 0
+    /// The next entry, for which there must be room.
+    @usableFromInline var next: Int
+    @usableFromInline var bytes = 0
+
+    @inlinable @inline(__always)
+    init(_ queue: borrowing VirtioPackedTransmitQueue, _ pool: PoolReference) {
+      ring = queue.ring
+      unsafe buffers = unsafe queue.buffers
+      unsafe pools = unsafe queue.pools
+      headerSize = UInt64(truncatingIfNeeded: queue.format.headerSize)
+      unsafe home = unsafe queue.home ?? pool
+      first = queue.next
+      next = queue.next
+    }
+
+    /// Describes one packet, and notes whose buffer it has.
+    @inlinable @inline(__always) mutating func put(_ packet: consuming Packet) {
+      let (buffer, pool, length) = unsafe packet.disown()
+      unsafe foreign |= UInt(bitPattern: pool) ^ UInt(bitPattern: home)
+      let id = next & ring.mask
+      unsafe buffers[id] = unsafe buffer
+      unsafe pools[id] = unsafe pool
+      unsafe buffer.clearVirtioHeader()
+      let frame = unsafe UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset
+      unsafe ring.descriptors[id].low = frame &- headerSize
+      let word =
+        UInt64(length) &+ headerSize | UInt64(truncatingIfNeeded: id) << 32 | ring.available(next)
+      if next == first { held = word } else { ring.release(next, word) }
+      bytes &+= Int(length)
+      next &+= 1
+    }
   }
 
-  /// Gives the available entries before `end` to the device.
-  @inlinable @inline(__always)
-  mutating func commit(upTo end: Int, bytes: Int, home: PoolReference, foreign: UInt) {
-    ring.publish(from: next, first: held)
-    unsafe counters.count(end &- next)
-    unsafe (counters + 1).count(bytes)
-    next = end
-    unsafe self.home = unsafe home
-    if foreign != 0 { isMixed = true }
+  /// Gives what was written to the device.
+  @inlinable @inline(__always) mutating func commit(_ writer: Writer) {
+    if writer.next == next { return }
+    ring.publish(from: next, first: writer.held)
+    unsafe counters.count(writer.next &- next)
+    unsafe (counters + 1).count(writer.bytes)
+    next = writer.next
+    unsafe home = unsafe writer.home
+    if writer.foreign != 0 { isMixed = true }
   }
 
   /// Gives the buffers whose descriptors the device has used back.
   @inlinable @inline(__always) mutating func cleanUp() {
-    if clean != next, ring.isUsed(clean) { cleanUpUsed() }
+    if used != next, ring.isUsed(used) { cleanUpUsed() }
   }
 
   @usableFromInline @inline(never) mutating func cleanUpUsed() {
     if fault != nil { return }
-    var i = clean
-    if !isMixed, let home = unsafe home {
-      let stack = unsafe home.pointee.stack
-      var top = unsafe home.pointee.top
-      while i != next, let (_, buffer) = unsafe take(i) {
-        unsafe stack[top] = unsafe buffer
-        top &+= 1
-        i &+= 1
-      }
-      unsafe home.pointee.top = top
-    } else {
-      while i != next, let (id, buffer) = unsafe take(i) {
-        unsafe pools[id].give(buffer)
-        i &+= 1
-      }
-    }
-    clean = i
+    if used == clean, !isMixed, let home = unsafe home { unsafe cleanUpInOrder(home) }
+    while used != next, fault == nil, ring.isUsed(used) { takeBack() }
   }
 
-  /// The identifier of used entry `i`, and its buffer; it is free from now on.
-  ///
-  /// - Returns: nil when the entry is not used, or — a fault — with an identifier that the device did not have.
-  @inline(__always) private mutating func take(_ i: Int) -> (id: Int, buffer: Buffer)? {
-    let word = ring.word(i)
-    if word & VirtioPackedRing.both != ring.used(i) { return nil }
-    let id = Int(word >> 32 & 0xFFFF)
-    guard id <= ring.mask, let buffer = unsafe buffers[id] else {
+  /// The same as far as identifiers were used in the order in which they were made available.
+  @inline(__always) private mutating func cleanUpInOrder(_ home: PoolReference) {
+    let (ring, buffers, next) = unsafe (ring, buffers, next)
+    let stack = unsafe home.pointee.stack
+    var top = unsafe home.pointee.top
+    var i = clean
+    while i != next {
+      let id = i & ring.mask
+      // What is expected was checked when it was put there.
+      let expected = ring.used(i) | UInt64(truncatingIfNeeded: id) << 32
+      if ring.word(i) & VirtioPackedRing.state != expected { break }
+      unsafe stack[top] = unsafe buffers[id].unsafelyUnwrapped
+      top &+= 1
+      i &+= 1
+    }
+    unsafe home.pointee.top = top
+    clean = i
+    used = i
+  }
+
+  /// Takes the buffer of the next used entry back, whichever it is; it is a fault when the device did not have it.
+  private mutating func takeBack() {
+    let id = Int(ring.word(used) >> 32 & 0xFFFF)
+    // The entry that has this identifier, if any has.
+    let entry = clean + ((id &- clean) & ring.mask)
+    guard id <= ring.mask, entry < next, let buffer = unsafe buffers[id] else {
       fault = .misbehaved(
         device: device.name,
         "transmit queue \(index / 2) used identifier \(id), which it does not have")
-      return nil
+      return
     }
+    unsafe pools[id].give(buffer)
     unsafe buffers[id] = nil
-    unsafe free[i & ring.mask] = UInt16(truncatingIfNeeded: id)
-    return unsafe (id, buffer)
+    used += 1
+    while clean != next, unsafe buffers[clean & ring.mask] == nil { clean += 1 }
   }
 }
 
@@ -158,16 +173,14 @@ extension VirtioPackedTransmitQueue: TransmitQueue {
     let count = min(batch.count, room)
     if count == 0 { return 0 }
     var packet = unsafe batch.base + batch.head
-    let home = unsafe self.home ?? packet.pointee.pool
-    let end = next &+ count
-    var (i, bytes, foreign) = (next, 0, UInt(0))
-    while i != end {
-      unsafe bytes &+= put(packet.move(), at: i, home: home, foreign: &foreign)
+    var writer = unsafe Writer(self, packet.pointee.pool)
+    let end = unsafe packet + count
+    while unsafe packet != end {
+      unsafe writer.put(packet.move())
       unsafe packet += 1
-      i &+= 1
     }
     batch.head &+= count
-    unsafe commit(upTo: end, bytes: bytes, home: home, foreign: foreign)
+    commit(writer)
     return count
   }
 
@@ -180,10 +193,9 @@ extension VirtioPackedTransmitQueue: TransmitQueue {
     cleanUp()
     if let fault { throw fault }
     if room == 0 { return packet }
-    let home = unsafe self.home ?? packet.pool
-    var foreign: UInt = 0
-    let bytes = unsafe put(packet, at: next, home: home, foreign: &foreign)
-    unsafe commit(upTo: next &+ 1, bytes: bytes, home: home, foreign: foreign)
+    var writer = unsafe Writer(self, packet.pool)
+    writer.put(packet)
+    commit(writer)
     return nil
   }
 
@@ -194,6 +206,6 @@ extension VirtioPackedTransmitQueue: TransmitQueue {
   public mutating func reclaim() throws(DeviceError) -> Int {
     cleanUp()
     if let fault { throw fault }
-    return next &- clean
+    return next &- used
   }
 }

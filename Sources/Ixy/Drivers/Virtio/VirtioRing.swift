@@ -66,6 +66,11 @@ import CIxy
   /// The longest frame without header, in bytes.
   @usableFromInline let longest: Int
 
+  /// Whether a received frame is looked at as most are: one buffer, one descriptor, no hash.
+  @usableFromInline var isSimple: Bool {
+    @inlinable @inline(__always) get { !isMergeable && !hasHash }
+  }
+
   /// Whether a buffer holds a whole frame, of 14 to `longest` bytes, that wants nothing done.
   ///
   /// - Parameters:
@@ -96,12 +101,14 @@ import CIxy
   @inlinable @inline(__always) func hash(_ header: UnsafeMutableRawPointer) -> UInt32 {
     hasHash ? unsafe ixy_load32(header + 12) : 0
   }
+}
 
-  /// Writes the header of a frame that is sent as it is: zeros, in the bytes before its buffer.
-  @inlinable @inline(__always) func clearHeader(of buffer: Buffer) {
-    unsafe (buffer - 8).storeBytes(of: 0, as: UInt64.self)
-    unsafe (buffer - 16).storeBytes(of: 0, as: UInt64.self)
-    if headerSize > 16 { unsafe (buffer - 24).storeBytes(of: 0, as: UInt64.self) }
+extension Buffer {
+  /// Writes the header of a frame that is sent as it is: zeros before it, as many as the longest header has.
+  @inlinable @inline(__always) func clearVirtioHeader() {
+    unsafe (self - 8).storeBytes(of: 0, as: UInt64.self)
+    unsafe (self - 16).storeBytes(of: 0, as: UInt64.self)
+    unsafe (self - 24).storeBytes(of: 0, as: UInt64.self)
   }
 }
 

@@ -3,24 +3,14 @@ import CIxy
 /// A receive queue with a split ring.
 ///
 /// Each descriptor has one buffer, with the device's header in the bytes before it. A received frame leaves
-/// with its buffer as a `Packet`, and its descriptor becomes available again with a fresh one: all of
-/// them are always the device's, in whatever order it uses them.
+/// with its buffer as a `Packet`, and its descriptor becomes available again with a fresh one. Entry `i` always
+/// has descriptor `i` modulo their number: where the device goes out of order, those behind the oldest that it
+/// still has wait for that one.
 @safe public struct VirtioSplitReceiveQueue: ~Copyable {
-  /// What a descriptor has lent to the device, noted where the device cannot change it.
-  @safe @usableFromInline struct Slot {
-    @usableFromInline var buffer: Buffer
-    /// The used entry with which it was last filled; until `published` has passed it, it is not the device's.
-    @usableFromInline var filled: Int
-
-    @inlinable @inline(__always) init(_ buffer: Buffer, filled: Int) {
-      unsafe self.buffer = unsafe buffer
-      self.filled = filled
-    }
-  }
-
   @usableFromInline let ring: VirtioSplitRing
   @usableFromInline let format: VirtioFormat
-  @usableFromInline let slots: UnsafeMutablePointer<Slot>
+  /// The buffer of each descriptor; nil when it is not available.
+  @usableFromInline let buffers: UnsafeMutablePointer<Buffer?>
   /// The number of buffers that the device has: one for each descriptor, or for two where they are chained.
   @usableFromInline let count: Int
   @usableFromInline let pool: PoolReference
@@ -29,7 +19,9 @@ import CIxy
   @usableFromInline let counters: UnsafeMutablePointer<UInt64>
   /// The next entry that the device will have used.
   @usableFromInline var next = 0
-  /// How far `next` was when the device was last given buffers.
+  /// The next entry to make available: `next` + `count`, unless the device goes out of order.
+  @usableFromInline var offered = 0
+  /// The next entry to tell the device of.
   @usableFromInline var published = 0
   /// What the device did wrong; nothing is received any more.
   @usableFromInline var fault: DeviceError?
@@ -50,22 +42,22 @@ import CIxy
     unsafe pool = unsafe mempool.state
     toDevice = unsafe pool.pointee.iovaOffset &- UInt64(format.headerSize)
     count = setup.capacity
-    unsafe slots = .allocate(capacity: count)
-    for id in 0..<count {
-      unsafe pool.pointee.top -= 1
-      let buffer = unsafe pool.pointee.stack[pool.pointee.top]
-      describe(id)
-      unsafe (slots + id).initialize(to: Slot(buffer, filled: -1))
-      unsafe fill(id, buffer, at: id - count)
-      unsafe slots[id].filled = -1
-    }
-    ring.publish(from: 0, to: count)
+    unsafe buffers = .allocate(capacity: count)
+    unsafe buffers.initialize(repeating: nil, count: count)
+    for id in 0..<count { describe(id) }
+    ring.offerAll(of: count)
+    refill()
+    finish(count: 0, bytes: 0)
   }
 
   deinit {
     var loans: [VirtioLoan] = []
-    for id in 0..<count { unsafe loans.append(VirtioLoan(buffer: slots[id].buffer, pool: pool)) }
-    unsafe slots.deallocate()
+    for id in 0..<count {
+      if let buffer = unsafe buffers[id] {
+        loans.append(unsafe VirtioLoan(buffer: buffer, pool: pool))
+      }
+    }
+    unsafe buffers.deallocate()
     device.close(index, loans)
   }
 
@@ -81,27 +73,36 @@ import CIxy
     }
   }
 
-  /// Makes a descriptor available with a buffer, in the place of used entry `i`; it is not published yet.
-  @inlinable @inline(__always) func fill(_ id: Int, _ buffer: Buffer, at i: Int) {
-    unsafe slots[id] = unsafe Slot(buffer, filled: i)
-    let address = UInt64(UInt(bitPattern: buffer)) &+ toDevice
-    unsafe ring.descriptors[id].low = address
-    if format.isChained {
-      unsafe ring.descriptors[id &+ count].low = address &+ UInt64(format.headerSize)
+  /// Makes descriptors available again, as far as they are free and the mempool has buffers.
+  @usableFromInline @inline(never) mutating func refill() {
+    while offered != next + count, unsafe pool.pointee.top > 0 {
+      let id = offered & (count - 1)
+      if unsafe buffers[id] != nil { break }
+      unsafe pool.pointee.top -= 1
+      let buffer = unsafe pool.pointee.stack[pool.pointee.top]
+      unsafe buffers[id] = unsafe buffer
+      let address = UInt64(UInt(bitPattern: buffer)) &+ toDevice
+      unsafe ring.descriptors[id].low = address
+      if format.isChained {
+        unsafe ring.descriptors[id + count].low = address + UInt64(format.headerSize)
+      }
+      offered += 1
     }
-    ring.offer(id, at: i &+ count)
   }
 
   /// Whether a descriptor is the device's.
-  @inlinable @inline(__always) func isLent(_ id: Int) -> Bool {
-    unsafe id < count && slots[id].filled < published
+  private func isLent(_ id: Int) -> Bool {
+    // The last entry that had it.
+    let entry = offered - 1 - ((offered - 1 - id) & (count - 1))
+    return unsafe id < count && entry < published && buffers[id] != nil
   }
 
   /// How far the device has got; it cannot have used more than it has.
   @usableFromInline mutating func arrived() -> Int {
+    if offered != next &+ count { refill() }
     let pending = ring.pending(since: next)
-    if pending > count {
-      fault = misbehaved("says that it used \(pending) of \(count) buffers")
+    if pending > published - next {
+      fault = misbehaved("says that it used \(pending) of \(published - next) buffers")
       return next
     }
     return next + pending
@@ -109,10 +110,10 @@ import CIxy
 
   /// Gives the device the buffers that are ready for it, and counts what was received.
   @inlinable @inline(__always) mutating func finish(count packets: Int, bytes: Int) {
-    if next == published { return }
+    if packets == 0 && offered == published { return }
     ring.silence()
-    ring.publish(from: published &+ count, to: next &+ count)
-    published = next
+    if offered != published { ring.publish(from: published, to: offered) }
+    published = offered
     unsafe counters.count(packets)
     unsafe (counters + 1).count(bytes)
   }
@@ -123,15 +124,15 @@ import CIxy
 
   // MARK: - Frames that are not simply whole
 
-  /// Takes the next frame, which does not fill just one buffer as it should.
+  /// Takes the next frame, which does not fill just one buffer as it should, or out of order.
   @usableFromInline @inline(never) mutating func takeOdd(arrived end: Int) -> VirtioOddFrame {
     let entry = unsafe ring.usedEntry(next)
     let (id, length) = unsafe (Int(ixy_load32(entry)), Int(ixy_load32(entry + 4)))
-    guard isLent(id) else {
+    guard isLent(id), let buffer = unsafe buffers[id] else {
       fault = misbehaved("used descriptor \(id), which it does not have")
       return .wait
     }
-    let header = unsafe slots[id].buffer - format.headerSize
+    let header = unsafe buffer - format.headerSize
     let parts =
       unsafe format.isMergeable && length >= format.headerSize
       ? Int(format.bufferCount(header)) : 1
@@ -145,7 +146,7 @@ import CIxy
     return gather(max(parts, 1), isPlain: isPlain && parts > 0)
   }
 
-  /// Copies the buffers of a frame into one of the large pool, and gives them back to the device.
+  /// Copies the buffers of a frame into one of the large pool, and gives them back to their own.
   ///
   /// - Parameters:
   ///   - parts: The number of buffers, all used by the device.
@@ -156,14 +157,15 @@ import CIxy
     for _ in 0..<parts {
       let entry = unsafe ring.usedEntry(next)
       let (id, size) = unsafe (Int(ixy_load32(entry)), Int(ixy_load32(entry + 4)))
-      guard isLent(id) else {
+      guard isLent(id), let buffer = unsafe buffers[id] else {
         fault = misbehaved("used descriptor \(id), which it does not have")
         return .wait
       }
-      let buffer = unsafe slots[id].buffer
       unsafe frame.append(buffer, size)
-      unsafe fill(id, buffer, at: next)
+      unsafe buffers[id] = nil
+      unsafe pool.give(buffer)
       next += 1
+      refill()
     }
     if let packet = frame.finish() { return .packet(packet) }
     unsafe (counters + 2).count(1)
@@ -192,13 +194,20 @@ extension VirtioSplitReceiveQueue: ReceiveQueue {
     if limit <= before { return 0 }
     let end = arrived()
     var bytes = 0
+    var packet = unsafe batch.base + before
     odd: while true {
-      bytes &+= takeWhole(into: &batch, upTo: limit, arrived: end)
+      let wanted = limit &- batch.tail
+      batch.tail &+= poll(wanted, arrived: end, sharesPool: false, &bytes) {
+        unsafe packet.initialize(to: $0)
+        unsafe packet += 1
+      }
       if unsafe next == end || batch.tail == limit || pool.pointee.top == 0 { break }
       switch takeOdd(arrived: end) {
-      case .packet(let packet):
-        bytes &+= packet.count
-        batch.append(packet)
+      case .packet(let gathered):
+        bytes &+= gathered.count
+        unsafe packet.initialize(to: gathered)
+        unsafe packet += 1
+        batch.tail &+= 1
       case .dropped: break
       case .wait: break odd
       }
@@ -207,40 +216,55 @@ extension VirtioSplitReceiveQueue: ReceiveQueue {
     if let fault, batch.tail == before { throw fault }
     return batch.tail &- before
   }
+}
 
-  /// Takes frames up to the first that is not simply whole.
+extension VirtioSplitReceiveQueue {
+  /// Gives frames to `sink` up to the first that is not simply whole, or out of order.
   ///
-  /// - Returns: Their bytes.
-  @inline(__always) private mutating func takeWhole(
-    into batch: inout PacketBatch, upTo limit: Int, arrived end: Int
+  /// - Parameters:
+  ///   - limit: The most frames.
+  ///   - end: How far the device has got.
+  ///   - sharesPool: Whether `sink` uses the mempool, too.
+  ///   - bytes: The frames' bytes are added to it.
+  ///   - sink: Takes each frame.
+  /// - Returns: The number of frames.
+  @inlinable @inline(__always) mutating func poll(
+    _ limit: Int, arrived end: Int, sharesPool: Bool, _ bytes: inout Int,
+    _ sink: (consuming Packet) -> Void
   ) -> Int {
     // Locals: nothing to load again in the loop.
-    let (pool, stack, format) = unsafe (pool, pool.pointee.stack, format)
-    var top = unsafe pool.pointee.top
+    let (pool, stack, ring, buffers) = unsafe (pool, pool.pointee.stack, ring, buffers)
+    let (format, last, toDevice) = (format, count &- 1, toDevice)
     let start = next
-    let stop = start &+ min(limit &- batch.tail, end &- start, top)
-    var packet = unsafe batch.base + batch.tail
-    var (i, bytes) = (start, 0)
+    // All descriptors are the device's in their order, as long as it uses them so.
+    if offered != start &+ count || format.isChained { return 0 }
+    let stop = start &+ min(limit, end &- start)
+    var (i, sum, top) = unsafe (start, 0, pool.pointee.top)
     while i != stop {
+      if top == 0 { break }
       // Read once each, checked, and only then used.
       let entry = unsafe ring.usedEntry(i)
-      let (id, length) = unsafe (Int(ixy_load32(entry)), ixy_load32(entry + 4))
-      if !isLent(id) { break }
-      let buffer = unsafe slots[id].buffer
+      let (found, length) = unsafe (ixy_load32(entry), ixy_load32(entry + 4))
+      let id = i & last
+      if Int(found) != id { break }
+      let buffer = unsafe buffers[id].unsafelyUnwrapped
       let header = unsafe buffer - format.headerSize
       if unsafe !format.isWhole(length, header) { break }
       let size = length &- UInt32(truncatingIfNeeded: format.headerSize)
-      unsafe packet.initialize(
-        to: Packet(buffer: buffer, pool: pool, length: size, hash: format.hash(header)))
-      unsafe packet += 1
       top &-= 1
-      unsafe fill(id, stack[top], at: i)
-      bytes &+= Int(size)
+      let fresh = unsafe stack[top]
+      unsafe buffers[id] = unsafe fresh
+      unsafe ring.descriptors[id].low = UInt64(UInt(bitPattern: fresh)) &+ toDevice
+      sum &+= Int(size)
       i &+= 1
+      if sharesPool { unsafe pool.pointee.top = top }
+      sink(unsafe Packet(buffer: buffer, pool: pool, length: size, hash: format.hash(header)))
+      if sharesPool { top = unsafe pool.pointee.top }
     }
     unsafe pool.pointee.top = top
-    batch.tail &+= i &- start
+    bytes &+= sum
     next = i
-    return bytes
+    offered &+= i &- start
+    return i &- start
   }
 }

@@ -32,10 +32,11 @@ import Synchronization
     unsafe used + (4 &+ 8 &* (i & mask))
   }
 
-  /// Makes a descriptor the available entry `i`; the device is not told yet.
-  @inlinable @inline(__always) func offer(_ id: Int, at i: Int) {
-    unsafe (available + (4 &+ 2 &* (i & mask))).storeBytes(
-      of: UInt16(truncatingIfNeeded: id), as: UInt16.self)
+  /// Makes the available entries the first `count` descriptors in turn, for ever.
+  func offerAll(of count: Int) {
+    for i in 0...mask {
+      unsafe (available + (4 + 2 * i)).storeBytes(of: UInt16(i % count), as: UInt16.self)
+    }
   }
 
   /// Gives the device the available entries from `old` up to `new`, and notifies it if it wants that.

@@ -3,22 +3,22 @@ import CIxy
 /// A transmit queue with a split ring.
 ///
 /// It owns the packets that it was given until the device has used their descriptors, in whatever order;
-/// then their buffers go back to their pools.
+/// then their buffers go back to their pools. Entry `i` has descriptor `i` modulo their number.
 @safe public struct VirtioSplitTransmitQueue: ~Copyable {
   @usableFromInline let ring: VirtioSplitRing
   @usableFromInline let format: VirtioFormat
   /// The number of packets that the device can have.
   @usableFromInline let count: Int
-  /// The buffer of each descriptor that the device has, and the pool of each buffer.
+  /// The buffer of each entry from `clean` to `next`, nil once the device has used it; and its pool.
   @usableFromInline let buffers: UnsafeMutablePointer<Buffer?>
   @usableFromInline let pools: UnsafeMutablePointer<PoolReference>
-  /// The descriptors that are free, in the order in which they became so: for entry `next`, `next` + 1, ...
-  @usableFromInline let free: UnsafeMutablePointer<UInt16>
   @usableFromInline let counters: UnsafeMutablePointer<UInt64>
   /// The next available entry.
   @usableFromInline var next = 0
-  /// The next entry that the device will have used.
+  /// The oldest entry that the device has not used.
   @usableFromInline var clean = 0
+  /// The number of entries that the device has used: `clean`, unless it goes out of order.
+  @usableFromInline var used = 0
   /// The pool of all packets so far, while there is only one.
   @usableFromInline var home: PoolReference?
   @usableFromInline var isMixed = false
@@ -38,12 +38,10 @@ import CIxy
     unsafe buffers = .allocate(capacity: count)
     unsafe buffers.initialize(repeating: nil, count: count)
     unsafe pools = .allocate(capacity: count)
-    unsafe free = .allocate(capacity: setup.memory.entries)
-    unsafe free.initialize(repeating: 0, count: setup.memory.entries)
-    for id in 0..<count {
-      unsafe free[id] = UInt16(id)
+    ring.offerAll(of: count)
+    if format.isChained {
       // Bit 0: the next descriptor belongs to it.
-      if format.isChained {
+      for id in 0..<count {
         unsafe ring.descriptors[id].high =
           UInt64(format.headerSize) | 1 << 32 | UInt64(id + count) << 48
       }
@@ -52,14 +50,13 @@ import CIxy
 
   deinit {
     var loans: [VirtioLoan] = []
-    for id in 0..<count {
-      if let buffer = unsafe buffers[id] {
-        unsafe loans.append(VirtioLoan(buffer: buffer, pool: pools[id]))
+    for i in clean..<next {
+      if let buffer = unsafe buffers[i & (count - 1)] {
+        unsafe loans.append(VirtioLoan(buffer: buffer, pool: pools[i & (count - 1)]))
       }
     }
     unsafe buffers.deallocate()
     unsafe pools.deallocate()
-    unsafe free.deallocate()
     device.close(index, loans)
   }
 
@@ -68,91 +65,113 @@ import CIxy
     @inlinable @inline(__always) get { fault == nil ? count &- (next &- clean) : 0 }
   }
 
-  /// Describes one packet as available entry `i`, and notes whose buffer it has; the device is not told yet.
-  ///
-  /// - Parameters:
-  ///   - packet: What to send.
-  ///   - i: The entry, for which there must be room.
-  ///   - home: The pool that packets usually come from.
-  ///   - foreign: Becomes other than 0 when this one does not.
-  /// - Returns: The length of the packet.
-  @inlinable @inline(__always) func put(
-    _ packet: consuming Packet, at i: Int, home: PoolReference, foreign: inout UInt
-  ) -> Int {
-    let (buffer, pool, length) = unsafe packet.disown()
-    foreign |= UInt(bitPattern: pool) ^ UInt(bitPattern: home)
-    // Masked, and below `count`: only `cleanUp` writes here, after its check.
-    let id = unsafe Int(free[i & ring.mask])
-    unsafe buffers[id] = unsafe buffer
-    unsafe pools[id] = unsafe pool
-    unsafe format.clearHeader(of: buffer)
-    let frame = unsafe UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset
-    let header = UInt64(format.headerSize)
-    if format.isChained {
-      unsafe ring.descriptors[id].low = frame &- header
-      unsafe ring.descriptors[id &+ count] = Descriptor(frame, UInt64(length))
-    } else {
-      unsafe ring.descriptors[id] = Descriptor(frame &- header, UInt64(length) &+ header)
+  /// Writes packets into the ring; what it needs for that is in registers.
+  @safe @usableFromInline struct Writer {
+    @usableFromInline let descriptors: UnsafeMutablePointer<Descriptor>
+    @usableFromInline let buffers: UnsafeMutablePointer<Buffer?>
+    @usableFromInline let pools: UnsafeMutablePointer<PoolReference>
+    @usableFromInline let count: Int
+    @usableFromInline let isChained: Bool
+    @usableFromInline let headerSize: UInt64
+    /// The pool that packets usually come from; `foreign` is other than 0 when one did not.
+    @usableFromInline let home: PoolReference
+    @usableFromInline var foreign: UInt = 0
+    /// The next entry, for which there must be room.
+    @usableFromInline var next: Int
+    @usableFromInline var bytes = 0
+
+    @inlinable @inline(__always)
+    init(_ queue: borrowing VirtioSplitTransmitQueue, _ pool: PoolReference) {
+      unsafe descriptors = unsafe queue.ring.descriptors
+      unsafe buffers = unsafe queue.buffers
+      unsafe pools = unsafe queue.pools
+      count = queue.count
+      isChained = queue.format.isChained
+      headerSize = UInt64(truncatingIfNeeded: queue.format.headerSize)
+      unsafe home = unsafe queue.home ?? pool
+      next = queue.next
     }
-    ring.offer(id, at: i)
-    return Int(length)
+
+    /// Describes one packet, and notes whose buffer it has; the device is not told yet.
+    @inlinable @inline(__always) mutating func put(_ packet: consuming Packet) {
+      let (buffer, pool, length) = unsafe packet.disown()
+      unsafe foreign |= UInt(bitPattern: pool) ^ UInt(bitPattern: home)
+      let id = next & (count &- 1)
+      unsafe buffers[id] = unsafe buffer
+      unsafe pools[id] = unsafe pool
+      unsafe buffer.clearVirtioHeader()
+      let frame = unsafe UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset
+      if isChained {
+        unsafe descriptors[id].low = frame &- headerSize
+        unsafe descriptors[id &+ count] = Descriptor(frame, UInt64(length))
+      } else {
+        unsafe descriptors[id] = Descriptor(frame &- headerSize, UInt64(length) &+ headerSize)
+      }
+      bytes &+= Int(length)
+      next &+= 1
+    }
   }
 
-  /// Gives the available entries before `end` to the device.
-  @inlinable @inline(__always)
-  mutating func commit(upTo end: Int, bytes: Int, home: PoolReference, foreign: UInt) {
-    ring.publish(from: next, to: end)
-    unsafe counters.count(end &- next)
-    unsafe (counters + 1).count(bytes)
-    next = end
-    unsafe self.home = unsafe home
-    if foreign != 0 { isMixed = true }
+  /// Gives what was written to the device.
+  @inlinable @inline(__always) mutating func commit(_ writer: Writer) {
+    if writer.next == next { return }
+    ring.publish(from: next, to: writer.next)
+    unsafe counters.count(writer.next &- next)
+    unsafe (counters + 1).count(writer.bytes)
+    next = writer.next
+    unsafe home = unsafe writer.home
+    if writer.foreign != 0 { isMixed = true }
   }
 
   /// Gives the buffers whose descriptors the device has used back.
   @inlinable @inline(__always) mutating func cleanUp() {
-    let pending = ring.pending(since: clean)
+    let pending = ring.pending(since: used)
     if pending != 0 { cleanUp(pending) }
   }
 
   @usableFromInline @inline(never) mutating func cleanUp(_ pending: Int) {
     if fault != nil { return }
-    guard pending <= next - clean else {
-      fault = misbehaved("says that it used \(pending) of \(next - clean) packets")
+    let end = used + pending
+    guard end <= next else {
+      fault = misbehaved("says that it used \(pending) of \(next - used) packets")
       return
     }
-    let end = clean + pending
-    var i = clean
-    if !isMixed, let home = unsafe home {
-      let stack = unsafe home.pointee.stack
-      var top = unsafe home.pointee.top
-      while i != end, let (_, buffer) = unsafe take(i) {
-        unsafe stack[top] = unsafe buffer
-        top &+= 1
-        i &+= 1
-      }
-      unsafe home.pointee.top = top
-    } else {
-      while i != end, let (id, buffer) = unsafe take(i) {
-        unsafe pools[id].give(buffer)
-        i &+= 1
-      }
-    }
-    clean = i
+    if used == clean, !isMixed, let home = unsafe home { unsafe cleanUp(inOrder: end, home) }
+    while used != end, fault == nil { takeBack() }
   }
 
-  /// The descriptor of used entry `i`, and its buffer; it is free from now on.
-  ///
-  /// - Returns: nil, and there is a fault, when the device did not have it.
-  @inline(__always) private mutating func take(_ i: Int) -> (id: Int, buffer: Buffer)? {
-    let id = unsafe Int(ixy_load32(ring.usedEntry(i)))
-    guard id < count, let buffer = unsafe buffers[id] else {
-      fault = misbehaved("used descriptor \(id), which it does not have")
-      return nil
+  /// The same as far as descriptors were used in the order in which they were made available.
+  @inline(__always) private mutating func cleanUp(inOrder end: Int, _ home: PoolReference) {
+    let (ring, buffers, last) = unsafe (ring, buffers, count &- 1)
+    let stack = unsafe home.pointee.stack
+    var top = unsafe home.pointee.top
+    var i = clean
+    while i != end {
+      let id = i & last
+      // What is expected was checked when it was put there.
+      if unsafe Int(ixy_load32(ring.usedEntry(i))) != id { break }
+      unsafe stack[top] = unsafe buffers[id].unsafelyUnwrapped
+      top &+= 1
+      i &+= 1
     }
+    unsafe home.pointee.top = top
+    clean = i
+    used = i
+  }
+
+  /// Takes the buffer of the next used entry back, whichever it is; it is a fault when the device did not have it.
+  private mutating func takeBack() {
+    let id = unsafe Int(ixy_load32(ring.usedEntry(used)))
+    // The entry that has this descriptor, if any has.
+    let entry = clean + ((id &- clean) & (count - 1))
+    guard id < count, entry < next, let buffer = unsafe buffers[id] else {
+      fault = misbehaved("used descriptor \(id), which it does not have")
+      return
+    }
+    unsafe pools[id].give(buffer)
     unsafe buffers[id] = nil
-    unsafe free[(i &+ count) & ring.mask] = UInt16(truncatingIfNeeded: id)
-    return unsafe (id, buffer)
+    used += 1
+    while clean != next, unsafe buffers[clean & (count - 1)] == nil { clean += 1 }
   }
 
   private func misbehaved(_ how: String) -> DeviceError {
@@ -173,16 +192,14 @@ extension VirtioSplitTransmitQueue: TransmitQueue {
     let count = min(batch.count, room)
     if count == 0 { return 0 }
     var packet = unsafe batch.base + batch.head
-    let home = unsafe self.home ?? packet.pointee.pool
-    let end = next &+ count
-    var (i, bytes, foreign) = (next, 0, UInt(0))
-    while i != end {
-      unsafe bytes &+= put(packet.move(), at: i, home: home, foreign: &foreign)
+    var writer = unsafe Writer(self, packet.pointee.pool)
+    let end = unsafe packet + count
+    while unsafe packet != end {
+      unsafe writer.put(packet.move())
       unsafe packet += 1
-      i &+= 1
     }
     batch.head &+= count
-    unsafe commit(upTo: end, bytes: bytes, home: home, foreign: foreign)
+    commit(writer)
     return count
   }
 
@@ -195,10 +212,9 @@ extension VirtioSplitTransmitQueue: TransmitQueue {
     cleanUp()
     if let fault { throw fault }
     if room == 0 { return packet }
-    let home = unsafe self.home ?? packet.pool
-    var foreign: UInt = 0
-    let bytes = unsafe put(packet, at: next, home: home, foreign: &foreign)
-    unsafe commit(upTo: next &+ 1, bytes: bytes, home: home, foreign: foreign)
+    var writer = unsafe Writer(self, packet.pool)
+    writer.put(packet)
+    commit(writer)
     return nil
   }
 
@@ -209,6 +225,6 @@ extension VirtioSplitTransmitQueue: TransmitQueue {
   public mutating func reclaim() throws(DeviceError) -> Int {
     cleanUp()
     if let fault { throw fault }
-    return next &- clean
+    return next &- used
   }
 }
