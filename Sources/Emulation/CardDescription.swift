@@ -41,6 +41,8 @@ public struct CardDescription: Equatable, Sendable {
   public let family: CardFamily
   /// Its cable; without `wire=` it loops back.
   public let wire: WireDescription
+  /// What is wrong with its cable (`lose=`, `swap=`).
+  public let faults: LossyWire.Faults
   /// The card's own address (`mac=`); nil leaves the choice to us.
   public let macAddress: MACAddress?
 
@@ -56,6 +58,7 @@ public struct CardDescription: Equatable, Sendable {
     let wireName = try options.take("wire") ?? "loop"
     self.text = text
     macAddress = try options.takeMACAddress()
+    faults = try options.takeFaults()
     wire = try WireDescription(wireName, &options)
   }
 
@@ -69,6 +72,7 @@ public struct CardDescription: Equatable, Sendable {
     let wireName = words.removeFirst()
     var options = try parser.options(words)
     macAddress = try options.takeMACAddress()
+    faults = try options.takeFaults()
     self.wire = try WireDescription(wireName, &options)
   }
 

@@ -96,6 +96,14 @@ struct Options {
     return number
   }
 
+  mutating func takeFaults() throws(DeviceError) -> LossyWire.Faults {
+    var faults = LossyWire.Faults()
+    // To lose or swap every frame would be another wire.
+    if let period = try takeNumber("lose", in: 2...1_000_000_000) { faults.lose = Int(period) }
+    if let period = try takeNumber("swap", in: 2...1_000_000_000) { faults.swap = Int(period) }
+    return faults
+  }
+
   mutating func takeRate() throws(DeviceError) -> FrameRate? {
     guard let value = try take("rate") else { return nil }
     guard let rate = FrameRate(value) else {

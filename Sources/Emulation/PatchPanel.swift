@@ -20,7 +20,8 @@ public final class PatchPanel {
   {
     plugged += 1
     let address = card.macAddress ?? Self.address(number: plugged)
-    return (try wire(for: card, address), address)
+    let wire = try wire(for: card, address)
+    return (card.faults == .init() ? wire : LossyWire(wire, card.faults), address)
   }
 
   /// Throws when one end of a link is in no card; for when all cards are plugged in.

@@ -15,7 +15,7 @@ enum PcapFormat {
   static let maximumLength = 262_144
 }
 
-/// Reads the frames of a pcap file, from first to last.
+/// Reads the frames of a pcap or pcapng file, from first to last.
 @safe public final class PcapReader {
   /// The frame that was read last.
   @safe public struct Record {
@@ -32,10 +32,13 @@ enum PcapFormat {
   /// The frames that were read so far.
   public private(set) var count: UInt64 = 0
   private let file: FileDescriptor
-  private var isSwapped = false
+  /// Whether numbers are in the other byte order than this machine's.
+  var isSwapped = false
   private var unit: UInt64 = 1000
+  /// The interfaces of a pcapng file's section; nil in a file of the classic format.
+  var interfaces: [PcapNG.Interface]?
   // What the file has from `start` to `end` is in the buffer.
-  private static let bufferSize = 2 * PcapFormat.maximumLength
+  static let bufferSize = 2 * PcapFormat.maximumLength
   private let buffer = UnsafeMutableRawPointer.allocate(byteCount: bufferSize, alignment: 16)
   private var start = 0
   private var end = 0
@@ -43,7 +46,7 @@ enum PcapFormat {
 
   /// Opens a file and reads its header.
   ///
-  /// - Throws: `DeviceError` when it cannot be read, or is not a pcap file of Ethernet frames.
+  /// - Throws: `DeviceError` when it cannot be read, or is not a capture of Ethernet frames.
   public init(path: String) throws(DeviceError) {
     self.path = path
     file = try FileDescriptor(path: path, O_RDONLY, advice: "Is the path right?")
@@ -64,8 +67,9 @@ enum PcapFormat {
   ///
   /// - Throws: `DeviceError` when the file cannot be read, is damaged or ends inside a frame.
   public func next() throws(DeviceError) -> Record? {
+    if interfaces != nil { return try nextBlock() }
     guard try fill(PcapFormat.recordSize) else {
-      if start == end { return nil }
+      if isAtEnd { return nil }
       throw damaged("it ends inside the header of frame \(count + 1)")
     }
     let seconds = UInt64(word(0))
@@ -79,11 +83,19 @@ enum PcapFormat {
     guard try fill(length) else {
       throw damaged("it ends inside frame \(count + 1), at byte \(position)")
     }
-    let bytes = unsafe UnsafeRawBufferPointer(start: buffer + start, count: length)
-    skip(length)
+    return record(
+      at: 0, length, of: originalLength, time: seconds * 1_000_000_000 + fraction * unit,
+      end: length)
+  }
+
+  /// The frame whose bytes are at an offset; goes on to `end`.
+  func record(at offset: Int, _ length: Int, of originalLength: Int, time: UInt64, end: Int)
+    -> Record
+  {
+    let bytes = unsafe UnsafeRawBufferPointer(start: buffer + start + offset, count: length)
+    skip(end)
     count += 1
-    return unsafe Record(
-      bytes: bytes, originalLength: originalLength, time: seconds * 1_000_000_000 + fraction * unit)
+    return unsafe Record(bytes: bytes, originalLength: originalLength, time: time)
   }
 
   /// Goes back to the first frame.
@@ -97,12 +109,18 @@ enum PcapFormat {
     end = 0
     position = 0
     count = 0
+    interfaces = nil
+    isSwapped = false
     try readHeader()
   }
 
   private func readHeader() throws(DeviceError) {
     guard try fill(4) else { throw foreign("it is shorter than a header") }
     let magic = unsafe buffer.load(fromByteOffset: start, as: UInt32.self)
+    if magic == PcapNG.section {
+      interfaces = []
+      return
+    }
     let known = [PcapFormat.microseconds, PcapFormat.nanoseconds]
     isSwapped = known.contains(magic.byteSwapped)
     guard known.contains(word(0)) else { throw foreign(Self.name(of: word(0))) }
@@ -121,33 +139,35 @@ enum PcapFormat {
 
   /// What a file is that begins with these four bytes.
   private static func name(of magic: UInt32) -> String {
-    if magic == 0x0A0D_0D0A { return "it is a pcapng file" }
     if magic & 0xFFFF == 0x8B1F { return "it is compressed with gzip" }
     return "it does not begin with the magic number of pcap"
   }
 
-  private func foreign(_ found: String) -> DeviceError {
-    let advice = "Give a classic pcap file of Ethernet frames; editcap -F pcap converts others."
+  func foreign(_ found: String) -> DeviceError {
+    let advice = "Give a pcap or pcapng file of Ethernet frames; editcap -F pcap converts others."
     return .refused("Read \(path)", found: found, advice: advice)
   }
 
-  private func damaged(_ found: String) -> DeviceError {
+  func damaged(_ found: String) -> DeviceError {
     .refused("Read \(path)", found: found, advice: "Is the file damaged, or still being written?")
   }
 
   /// The number at an offset behind `start`, which `fill` has seen to be there.
-  private func word(_ offset: Int) -> UInt32 {
+  func word(_ offset: Int) -> UInt32 {
     let value = unsafe buffer.loadUnaligned(fromByteOffset: start + offset, as: UInt32.self)
     return isSwapped ? value.byteSwapped : value
   }
 
-  private func skip(_ count: Int) {
+  func skip(_ count: Int) {
     start += count
     position += UInt64(count)
   }
 
+  /// Whether the file was read to its end.
+  var isAtEnd: Bool { start == end }
+
   /// Gets `count` bytes into the buffer; false when the file has fewer.
-  private func fill(_ count: Int) throws(DeviceError) -> Bool {
+  func fill(_ count: Int) throws(DeviceError) -> Bool {
     if end - start >= count { return true }
     unsafe buffer.copyMemory(from: buffer + start, byteCount: end - start)
     end -= start

@@ -30,25 +30,37 @@ public struct TestFrame: Equatable, Sendable {
   public var time: UInt64
 
   /// Reads a frame; nil when it is not one of ours from its first header to the magic.
+  ///
+  /// With a VLAN tag all is 4 bytes further on, over IPv6 20 bytes.
   public init?(_ frame: UnsafeRawBufferPointer) {
     let short = { (offset: Int) in
       unsafe UInt16(bigEndian: frame.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
     }
-    guard frame.count >= FrameSize.minimum, short(12) == 0x0800,
-      short(14) >> 8 == 0x45, short(22) & 0xFF == 17,
-      short(34) >= Self.firstPort, short(36) == Self.port, short(42) == Self.magic
+    guard frame.count >= FrameSize.minimum else { return nil }
+    let ip = short(12) == 0x8100 ? 18 : 14
+    let udp: Int
+    switch short(ip - 2) {
+    case 0x0800 where short(ip) >> 8 == 0x45 && short(ip + 8) & 0xFF == 17: udp = ip + 20
+    case 0x86DD where short(ip + 6) >> 8 == 17: udp = ip + 40
+    default: return nil
+    }
+    guard frame.count >= udp + 26, short(udp) >= Self.firstPort, short(udp + 2) == Self.port,
+      short(udp + 8) == Self.magic
     else { return nil }
-    stream = short(44)
-    flow = Int(short(34) & ~Self.firstPort)
+    stream = short(udp + 10)
+    flow = Int(short(udp) & ~Self.firstPort)
     sequence = unsafe UInt64(
-      bigEndian: frame.loadUnaligned(fromByteOffset: 46, as: UInt64.self))
-    let end = unsafe frame.loadUnaligned(fromByteOffset: 52, as: UInt64.self)
+      bigEndian: frame.loadUnaligned(fromByteOffset: udp + 12, as: UInt64.self))
+    let end = unsafe frame.loadUnaligned(fromByteOffset: udp + 18, as: UInt64.self)
     time = UInt64(bigEndian: end) % Self.timePeriod
   }
 
-  static let magic: UInt16 = 0x697D
-  static let port: UInt16 = 9
-  static let firstPort: UInt16 = 0x8000
+  /// What the payload begins with.
+  public static let magic: UInt16 = 0x697D
+  /// The port that the frames go to.
+  public static let port: UInt16 = 9
+  /// The port that flow 0 comes from.
+  public static let firstPort: UInt16 = 0x8000
 }
 
 /// How to make test frames of one size: all that they share is written once, the rest for each frame.
