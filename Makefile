@@ -5,14 +5,36 @@ SWIFT ?= swift
 RELEASE := .build/release/ixy
 STATIC := .build-static/release/ixy
 
-.PHONY: demo build test check vm-test static bench profile format lint count-lines setup clean \
-  fuzz fuzz-seeds sanitize soak
+# Where `make install` puts the command, its manual page and its completions.
+PREFIX ?= /usr/local
+SHARE := $(DESTDIR)$(PREFIX)/share
+
+.PHONY: demo build install docs test check vm-test static bench profile format lint count-lines setup \
+  clean fuzz fuzz-seeds sanitize soak
 
 demo: build
 	$(RELEASE) demo
 
 build:
 	$(SWIFT) build -c release --product ixy
+
+install: build
+	install -D $(RELEASE) $(DESTDIR)$(PREFIX)/bin/ixy
+	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
+	  $(SHARE)/fish/vendor_completions.d
+	Scripts/make-manual $(RELEASE) > $(SHARE)/man/man1/ixy.1
+	$(RELEASE) --generate-completion-script bash > $(SHARE)/bash-completion/completions/ixy
+	$(RELEASE) --generate-completion-script zsh > $(SHARE)/zsh/site-functions/_ixy
+	$(RELEASE) --generate-completion-script fish > $(SHARE)/fish/vendor_completions.d/ixy.fish
+
+# The library's documentation, as pages for a web server, in .build/documentation.
+docs:
+	$(SWIFT) build --target Ixy
+	mkdir -p .build/symbols
+	$(SWIFT) symbolgraph-extract -module-name Ixy -minimum-access-level public -output-dir .build/symbols \
+	  -I .build/debug/Modules -I Sources/CIxy/include -target $(shell uname -m)-unknown-linux-gnu
+	docc convert Sources/Ixy/Ixy.docc --additional-symbol-graph-dir .build/symbols \
+	  --fallback-display-name Ixy --fallback-bundle-identifier ixy --output-path .build/documentation
 
 # Everything in process, the host's own TCP (as root), and guests at reduced counts.
 test: setup lint static

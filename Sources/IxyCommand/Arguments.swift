@@ -42,6 +42,9 @@ struct CardOptions: ParsableArguments {
 
   @Flag(help: "Print JSON, one object a line.")
   var json = false
+
+  @Option(help: "Serve the counters for Prometheus at this address, as in 127.0.0.1:9000.")
+  var metrics: String?
 }
 
 /// The option of every command that waits for frames.

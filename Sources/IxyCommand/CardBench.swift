@@ -10,6 +10,8 @@ final class CardBench {
   private(set) var devices: [any EthernetDevice] = []
   /// How each device is reached.
   private(set) var buses: [any PCIDevice] = []
+  /// The cards, to be reported.
+  var ports: [Port] { zip(devices, buses).map { Port($0, $1) } }
   private let force: Bool
   private let allowsUnprotected: Bool
   private let panel = PatchPanel()

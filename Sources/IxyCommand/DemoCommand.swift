@@ -27,9 +27,9 @@ struct DemoCommand: ParsableCommand {
     StopSignal.install()
     if !json { output(Self.introduction) }
     let bench = CardBench()
-    let devices = try bench.open(["emu:82599,wire=generator", "emu:82599,wire=sink"], .init())
+    _ = try bench.open(["emu:82599,wire=generator", "emu:82599,wire=sink"], .init())
     guard let generator = bench.wires[0] as? GeneratorWire else { return }
-    let ports = devices.map(Port.init)
+    let ports = bench.ports
     let pool = try Mempool(domain: bench.domain, buffers: 4096)
     try bench.waitForLinks()
     let reporter = Reporter(ports, json: json)

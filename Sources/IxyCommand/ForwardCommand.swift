@@ -39,7 +39,7 @@ struct ForwardCommand: ParsableCommand {
     let bench = CardBench(cardOptions)
     let devices = try bench.open([first, second], configuration)
     for device in devices { try device.setPromiscuous(true) }
-    let ports = devices.map(Port.init)
+    let ports = bench.ports
     let pool = try Mempool(
       domain: bench.domain, buffers: 4096, bufferSize: configuration.bufferSize)
     try bench.waitForLinks()
@@ -47,6 +47,7 @@ struct ForwardCommand: ParsableCommand {
       duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)
     var watch = try CardWatch(interruptOptions.interrupts, bench)
     let reporter = Reporter(ports, json: cardOptions.json)
+    try reporter.serveMetrics(at: cardOptions.metrics)
     do {
       if inPlace {
         try forwardInPlace(ports, batch: batch, touch: touch, &watch, &limits, reporter)

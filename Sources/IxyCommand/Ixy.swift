@@ -18,7 +18,10 @@ struct IxyCommand: ParsableCommand {
       """,
     version: "ixy 0.1.0",
     subcommands: [
-      DemoCommand.self, ForwardCommand.self, PktgenCommand.self, DumpCommand.self,
+      DemoCommand.self, ForwardCommand.self, PktgenCommand.self, SinkCommand.self, DumpCommand.self,
+      ReplayCommand.self, EchoCommand.self,
+      InfoCommand.self, TraceCommand.self, DoctorCommand.self,
       EmulateCommand.self, BenchCommand.self, ListCommand.self, BindCommand.self,
+      FinishCapture.self,
     ])
 }

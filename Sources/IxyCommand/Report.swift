@@ -7,9 +7,16 @@ final class Port {
   let device: any EthernetDevice
   /// Frames that the command dropped because the port's ring was full.
   var transmitDropped: UInt64 = 0
+  /// How full its rings are, where the card tells.
+  fileprivate let fill: RingFill?
   private var last = Statistics()
 
-  init(_ device: any EthernetDevice) { self.device = device }
+  convenience init(_ device: any EthernetDevice) { self.init(device, nil) }
+
+  init(_ device: any EthernetDevice, _ bus: (any PCIDevice)?) {
+    self.device = device
+    fill = bus.flatMap { RingFill(device, $0) }
+  }
 
   var name: String { device.name }
 
@@ -28,17 +35,32 @@ final class Port {
   }
 }
 
-/// Prints a line per port and second, and the summary.
+/// Prints a line per port and second, or on a terminal a table; and the summary.
 final class Reporter {
   private let ports: [Port]
   private let json: Bool
+  private let print: (String) -> Void
+  private var live: LiveView?
+  private var metrics: MetricsServer?
   private let start = ContinuousClock.now
   private var last = ContinuousClock.now
 
-  init(_ ports: [Port], json: Bool) {
+  /// A reporter that prints to standard output, unless that has other uses.
+  init(_ ports: [Port], json: Bool, print: ((String) -> Void)? = nil) {
     self.ports = ports
     self.json = json
+    self.print = print ?? { output($0) }
+    if print == nil, !json, LiveView.isPossible { live = LiveView() }
   }
+
+  /// Serves the counters at an address, if there is one (--metrics).
+  func serveMetrics(at address: String?) throws(DeviceError) {
+    guard let address else { return }
+    metrics = try MetricsServer(at: address)
+    publish()
+  }
+
+  private func publish() { metrics?.publish(ports.map { ($0.name, $0.statistics()) }) }
 
   /// How long the command has run.
   var elapsed: Duration { ContinuousClock.now - start }
@@ -53,10 +75,14 @@ final class Reporter {
     let seconds = (now - last) / .seconds(1)
     last = now
     let steps = ports.map { (port: $0, step: $0.step()) }
+    publish()
     if json {
-      output(Event(event: "stats", duration_s: seconds, ports: steps.map(PortReport.init)))
+      print(
+        jsonLine(Event(event: "stats", duration_s: seconds, ports: steps.map(PortReport.init))))
+    } else if live != nil {
+      live?.draw(steps.map(Self.row), seconds: seconds, elapsed: elapsed / .seconds(1))
     } else {
-      for (port, step) in steps { output(Self.line(port.name, step, seconds)) }
+      for (port, step) in steps { print(Self.line(port.name, step, seconds)) }
     }
     return true
   }
@@ -66,16 +92,25 @@ final class Reporter {
     let seconds = elapsed / .seconds(1)
     let totals = ports.map { (port: $0, step: $0.statistics()) }
     if json {
-      output(Event(event: "summary", duration_s: seconds, ports: totals.map(PortReport.init)))
+      print(
+        jsonLine(Event(event: "summary", duration_s: seconds, ports: totals.map(PortReport.init))))
       return
     }
     for (port, all) in totals {
-      output(
+      print(
         "\(port.name): received \(all.receivedPackets) packets (\(all.receivedBytes) bytes), "
           + "sent \(all.transmittedPackets) (\(all.transmittedBytes) bytes), dropped "
           + "\(all.receiveDropped) received and \(all.transmitDropped) to send, "
           + "\(all.receiveErrors) errors, in \(fixed(seconds, 1)) s")
     }
+  }
+
+  private static func row(_ port: Port, _ step: Statistics) -> LiveView.Row {
+    let all = port.statistics()
+    return LiveView.Row(
+      name: port.name, step: step, receiveFill: port.fill?.receive,
+      transmitFill: port.fill?.transmit,
+      lost: all.receiveDropped + all.transmitDropped + all.receiveErrors)
   }
 
   /// The line of one port and second.
@@ -134,13 +169,15 @@ struct Event: Encodable {
   var ports: [PortReport]
 }
 
-/// Prints an object as one line of JSON.
-func output(_ object: some Encodable) {
+/// An object as one line of JSON.
+func jsonLine(_ object: some Encodable) -> String {
   let encoder = JSONEncoder()
   encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-  guard let data = try? encoder.encode(object) else { return }
-  output(String(decoding: data, as: UTF8.self))
+  return (try? encoder.encode(object)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
 }
+
+/// Prints an object as one line of JSON.
+func output(_ object: some Encodable) { output(jsonLine(object)) }
 
 /// Prints a line at once, so that whoever reads a pipe sees it.
 func output(_ line: String) {

@@ -5,20 +5,23 @@ import Testing
 ///
 /// `IXY` names the binary to test; otherwise it is the one beside the tests.
 final class Command {
-  private static let path =
-    ProcessInfo.processInfo.environment["IXY"]
-    ?? Bundle.main.executableURL?.deletingLastPathComponent().appending(path: "ixy").path ?? "ixy"
+  static let path = ProcessInfo.processInfo.environment["IXY"] ?? dynamicPath
+  /// The one that `swift test` builds, which can load libraries.
+  static let dynamicPath =
+    Bundle.main.executableURL?.deletingLastPathComponent().appending(path: "ixy").path ?? "ixy"
 
   private let process = Process()
   private let outputFile: URL
   private let errorFile: URL
 
   /// Starts the command; `prefix` is what runs it, such as `ip netns exec NAME`.
-  init(_ arguments: [String], prefix: [String] = [], in folder: Scratch) throws {
+  init(
+    _ arguments: [String], prefix: [String] = [], path: String = Command.path, in folder: Scratch
+  ) throws {
     let name = UUID().uuidString
     outputFile = folder.url(name + ".out")
     errorFile = folder.url(name + ".err")
-    let words = prefix + [Self.path] + arguments
+    let words = prefix + [path] + arguments
     process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     process.arguments = words
     process.standardInput = FileHandle.nullDevice
@@ -132,6 +135,29 @@ func frames(of path: String) throws -> [Data] {
     offset += 16 + length
   }
   return frames
+}
+
+/// Runs a script to its end; its output is in the error when it fails.
+@discardableResult
+func shell(_ script: String, in scratch: Scratch) throws -> String {
+  let process = Process()
+  process.executableURL = URL(fileURLWithPath: "/bin/bash")
+  process.arguments = ["-o", "pipefail", "-ec", script]
+  let log = scratch.url(UUID().uuidString)
+  _ = FileManager.default.createFile(atPath: log.path, contents: nil)
+  let handle = try FileHandle(forWritingTo: log)
+  process.standardOutput = handle
+  process.standardError = handle
+  try process.run()
+  process.waitUntilExit()
+  let text = try String(contentsOf: log, encoding: .utf8)
+  if process.terminationStatus != 0 { throw ScriptError(script: script, output: text) }
+  return text
+}
+
+struct ScriptError: Error {
+  var script: String
+  var output: String
 }
 
 /// A frame as it looks after a wire: at least 60 bytes.

@@ -46,7 +46,7 @@ struct HostNetworkTests {
       taps.allSatisfy { FileManager.default.fileExists(atPath: "/sys/class/net/\($0)") }
     }
     let spaces = taps.map { "ns-\($0)" }
-    defer { for space in spaces { _ = try? shell("ip netns del \(space)") } }
+    defer { for space in spaces { _ = try? shell("ip netns del \(space)", in: scratch) } }
     for (i, (tap, space)) in zip(taps, spaces).enumerated() {
       try shell(
         """
@@ -54,12 +54,13 @@ struct HostNetworkTests {
         ip link set \(tap) netns \(space)
         ip -n \(space) addr add 10.77.0.\(i + 1)/24 dev \(tap)
         ip -n \(space) link set \(tap) up
-        """)
+        """, in: scratch)
     }
-    let ping = try shell("ip netns exec \(spaces[0]) ping -c 20 -i 0.05 -W 5 10.77.0.2")
+    let ping = try shell(
+      "ip netns exec \(spaces[0]) ping -c 20 -i 0.05 -W 5 10.77.0.2", in: scratch)
     #expect(ping.contains(" 0% packet loss"), "\(ping)")
     let (file, copy) = (scratch.path("file"), scratch.path("copy"))
-    try shell("head -c \(megabytes)000000 /dev/urandom >\(file)")
+    try shell("head -c \(megabytes)000000 /dev/urandom >\(file)", in: scratch)
     let receiver = """
       import socket, sys
       s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -83,7 +84,7 @@ struct HostNetworkTests {
         || { kill $receiver; exit 1; }
       wait $receiver
       cmp \(file) \(copy)
-      """)
+      """, in: scratch)
     forwarder.interrupt()
     let result = try forwarder.wait(seconds: 10)
     #expect(result.status == 0, "\(result.errors)")
@@ -92,26 +93,29 @@ struct HostNetworkTests {
     #expect(ports.allSatisfy { $0.rx_errors == 0 })
   }
 
-  /// Runs a script to its end; its output is in the error when it fails.
-  @discardableResult
-  private func shell(_ script: String) throws -> String {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/bin/bash")
-    process.arguments = ["-ec", script]
-    let log = scratch.url(UUID().uuidString)
-    _ = FileManager.default.createFile(atPath: log.path, contents: nil)
-    let handle = try FileHandle(forWritingTo: log)
-    process.standardOutput = handle
-    process.standardError = handle
-    try process.run()
-    process.waitUntilExit()
-    let text = try String(contentsOf: log, encoding: .utf8)
-    if process.terminationStatus != 0 { throw ScriptError(script: script, output: text) }
-    return text
-  }
-
-  private struct ScriptError: Error {
-    var script: String
-    var output: String
+  @Test func `the host's ping reaches ixy echo`() throws {
+    let tap = "ixye\(getpid() % 10_000)"
+    let echo = try Command(
+      ["echo", "emu:82599,wire=tap,name=\(tap)", "--ip", "10.78.0.2", "--json"], in: scratch)
+    try echo.wait(for: "the tap") {
+      FileManager.default.fileExists(atPath: "/sys/class/net/\(tap)")
+    }
+    let space = "ns-\(tap)"
+    defer { _ = try? shell("ip netns del \(space)", in: scratch) }
+    let ping = try shell(
+      """
+      ip netns add \(space)
+      ip link set \(tap) netns \(space)
+      ip -n \(space) addr add 10.78.0.1/24 dev \(tap)
+      ip -n \(space) link set \(tap) up
+      ip netns exec \(space) ping -c 20 -i 0.05 -W 5 -s 1400 10.78.0.2
+      if ip netns exec \(space) ping -c 1 -W 1 10.78.0.3; then exit 1; fi
+      """, in: scratch)
+    #expect(ping.contains("20 received"), "\(ping)")
+    echo.interrupt()
+    let result = try echo.wait(seconds: 10)
+    #expect(result.status == 0, "\(result.errors)")
+    // Each request and the questions for our address were answered.
+    #expect(try Event.all(in: result.output).last?.ports?[0].tx_packets ?? 0 >= 21)
   }
 }

@@ -2,6 +2,8 @@
 #pragma once
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <execinfo.h>
+#include <sys/auxv.h>
 
 // poll() with a timeout in nanoseconds; Glibc's ppoll hides behind a macro that the importer does not set.
 struct pollfd;

@@ -1,0 +1,169 @@
+import Glibc
+import Ixy
+
+/// Where the bytes of a capture go: room is asked for, filled, and then counts.
+class CaptureOutput {
+  /// The bytes that are in it.
+  fileprivate(set) var length = 0
+
+  /// Room for `count` bytes behind those that are there; what it held before is lost when asked again.
+  func reserve(_ count: Int) throws(DeviceError) -> UnsafeMutableRawPointer {
+    preconditionFailure("an output without room")
+  }
+
+  /// The bytes that were asked for are there.
+  func commit(_ count: Int) { length += count }
+  /// Whoever reads along sees what is there.
+  func flush() throws(DeviceError) {}
+  /// Ends it.
+  func close() throws(DeviceError) {}
+}
+
+/// A file that grows by `fallocate` and is written through a mapping: no system call a frame, and a disk that
+/// is full says so when the file grows, never while a frame is written.
+@safe final class MappedFile: CaptureOutput {
+  /// The file grows by so much at a time, or by what is left on the disk.
+  private static let growth = 64 << 20
+  /// So much of it is mapped at a time.
+  private static let windowSize = 4 << 20
+  private static let page = 4096
+
+  let path: String
+  private let file: FileDescriptor
+  /// A file that was not there before goes again when nothing was begun.
+  private let isNew: Bool
+  private var rescue: CaptureRescue?
+  private var allocated = 0
+  private var window: UnsafeMutableRawPointer?
+  private var windowStart = 0
+  private var windowLength = 0
+
+  /// Opens a file; what is in it stays until room is asked for.
+  ///
+  /// - Parameter path: Where it shall be.
+  /// - Throws: `DeviceError` when it cannot be written, or is in use as a capture.
+  init(path: String) throws(DeviceError) {
+    self.path = path
+    let advice = "Is the directory there, and may you write to it?"
+    let flags = O_RDWR | O_CREAT | O_CLOEXEC
+    let created = unsafe open(path, flags | O_EXCL, 0o644)
+    isNew = created >= 0
+    file = FileDescriptor(owning: isNew ? created : unsafe open(path, flags, 0o644))
+    guard file.number >= 0 else { throw .lastError("Write to \(path)", advice: advice) }
+    if flock(file.number, LOCK_EX | LOCK_NB) != 0, errno == EWOULDBLOCK {
+      throw .refused(
+        "Write to \(path)", found: "a card or a capture is using it", advice: "Give another file.")
+    }
+    super.init()
+  }
+
+  deinit { finish() }
+
+  override func reserve(_ count: Int) throws(DeviceError) -> UnsafeMutableRawPointer {
+    if length + count > windowStart + windowLength { try moveWindow(for: count) }
+    guard let window = unsafe window else { throw .lastError("Write to \(path)") }
+    return unsafe window + (length - windowStart)
+  }
+
+  override func commit(_ count: Int) {
+    length += count
+    rescue?.length = length
+  }
+
+  /// Cuts off what was only allocated.
+  override func close() throws(DeviceError) {
+    guard finish() else { throw .lastError("End \(path)", advice: "Is the disk full?") }
+  }
+
+  private func moveWindow(for count: Int) throws(DeviceError) {
+    if allocated == 0 {
+      guard ftruncate(file.number, 0) == 0 else { throw .lastError("Write to \(path)") }
+      rescue = CaptureRescue(file: file.number)
+    }
+    if length + count > allocated { try grow(by: count) }
+    unmap()
+    windowStart = length & ~(Self.page - 1)
+    windowLength = min(allocated - windowStart, max(Self.windowSize, count + Self.page))
+    let mapping = unsafe mmap(
+      nil, windowLength, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, windowStart)
+    guard unsafe mapping != MAP_FAILED else {
+      windowLength = 0
+      throw .lastError("Map \(path)")
+    }
+    unsafe window = unsafe mapping
+  }
+
+  private func grow(by needed: Int) throws(DeviceError) {
+    var size = Self.growth
+    while true {
+      let code = posix_fallocate(file.number, allocated, size)
+      if code == 0 { break }
+      // To the last page of the disk.
+      size = size / 2 & ~(Self.page - 1)
+      if code == EINTR { continue }
+      if allocated + size < length + needed || size == 0 {
+        throw .system("Write to \(path)", errno: code, advice: "Is the disk full?")
+      }
+    }
+    allocated += size
+  }
+
+  private func unmap() {
+    if let window = unsafe window { unsafe munmap(window, windowLength) }
+    unsafe window = nil
+    windowLength = 0
+  }
+
+  @discardableResult private func finish() -> Bool {
+    unmap()
+    let isCut = allocated == 0 || ftruncate(file.number, length) == 0
+    if allocated == 0, isNew { unsafe unlink(path) }
+    allocated = length
+    rescue?.end()
+    // Closing alone does not unlock while a child that is just being started has the file, too.
+    flock(file.number, LOCK_UN)
+    return isCut
+  }
+}
+
+/// A pipe, or anything else that takes bytes one after the other.
+@safe final class StreamOutput: CaptureOutput {
+  private static let size = 2 * CaptureFormat.longestFrame
+  private let file: FileDescriptor
+  private let path: String
+  private let buffer = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
+  private var used = 0
+
+  /// Writes to an open file.
+  init(_ file: consuming FileDescriptor, path: String) {
+    self.file = file
+    self.path = path
+  }
+
+  deinit { unsafe buffer.deallocate() }
+
+  override func reserve(_ count: Int) throws(DeviceError) -> UnsafeMutableRawPointer {
+    if used + count > Self.size { try flush() }
+    return unsafe buffer + used
+  }
+
+  override func commit(_ count: Int) {
+    used += count
+    length += count
+  }
+
+  override func flush() throws(DeviceError) {
+    var done = 0
+    defer { used = 0 }
+    while done < used {
+      let written = unsafe write(file.number, buffer + done, used - done)
+      if written < 0, errno == EINTR { continue }
+      // Nobody reads any more: that is a wish to end.
+      if written < 0, errno == EPIPE { return StopSignal.raise() }
+      if written < 0 { throw .lastError("Write to \(path)", advice: "Is the disk full?") }
+      done += written
+    }
+  }
+
+  override func close() throws(DeviceError) { try flush() }
+}

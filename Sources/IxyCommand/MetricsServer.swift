@@ -1,0 +1,95 @@
+import Foundation
+import Ixy
+import Synchronization
+
+/// Answers each HTTP request with the newest counters, in the text format of Prometheus.
+///
+/// One thread, one request at a time; who says nothing for a second is hung up on. The counters are those of
+/// the last report, so that no card is touched from here.
+final class MetricsServer: Sendable {
+  private let text = Mutex("")
+  private let socket: Int32
+
+  /// Listens at an address as in `127.0.0.1:9000` or `[::1]:9000`.
+  ///
+  /// - Throws: `DeviceError` when it is none, or taken.
+  init(at address: String) throws(DeviceError) {
+    let tried = "Serve metrics at \(address)"
+    var hints = unsafe addrinfo()
+    unsafe hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE
+    unsafe hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+    var found: UnsafeMutablePointer<addrinfo>?
+    let colon = address.lastIndex(of: ":")
+    let host = colon.map { address[..<$0].filter { !"[]".contains($0) } } ?? ""
+    let port = colon.map { address[$0...].dropFirst() } ?? ""
+    guard !host.isEmpty, UInt16(port) != nil,
+      unsafe getaddrinfo(host, String(port), &hints, &found) == 0, let info = unsafe found
+    else {
+      throw .refused(
+        tried, found: "that is no address", advice: "Give a number and a port: 127.0.0.1:9000.")
+    }
+    defer { unsafe freeaddrinfo(found) }
+    let kind = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
+    let server = FileDescriptor(owning: unsafe Glibc.socket(info.pointee.ai_family, kind, 0))
+    var yes: Int32 = 1
+    unsafe setsockopt(server.number, SOL_SOCKET, SO_REUSEADDR, &yes, 4)
+    guard unsafe bind(server.number, info.pointee.ai_addr, info.pointee.ai_addrlen) == 0,
+      listen(server.number, 8) == 0
+    else { throw .lastError(tried, advice: "Is another program using the port?") }
+    // Open as long as the process.
+    socket = dup(server.number)
+    Thread.detachNewThread { [self] in
+      while true { answer() }
+    }
+  }
+
+  /// What the next requests get.
+  func publish(_ ports: [(name: String, all: Statistics)]) {
+    let metrics: [(String, String, (Statistics) -> UInt64)] = [
+      ("receive_packets", "Frames received", { $0.receivedPackets }),
+      ("receive_bytes", "Bytes received, without FCS", { $0.receivedBytes }),
+      ("transmit_packets", "Frames sent", { $0.transmittedPackets }),
+      ("transmit_bytes", "Bytes sent, without FCS", { $0.transmittedBytes }),
+      ("receive_dropped", "Frames that found no descriptor", { $0.receiveDropped }),
+      ("transmit_dropped", "Frames dropped because the ring was full", { $0.transmitDropped }),
+      ("receive_errors", "Frames that arrived damaged", { $0.receiveErrors }),
+    ]
+    var lines = ""
+    for (name, help, value) in metrics {
+      lines += "# HELP ixy_\(name)_total \(help).\n# TYPE ixy_\(name)_total counter\n"
+      for port in ports {
+        let label = port.name.replacingOccurrences(of: "\\", with: "\\\\")
+          .replacingOccurrences(of: "\"", with: "\\\"")
+        lines += "ixy_\(name)_total{port=\"\(label)\"} \(value(port.all))\n"
+      }
+    }
+    text.withLock { $0 = lines }
+  }
+
+  private func answer() {
+    let client = FileDescriptor(owning: accept(socket, nil, nil))
+    if client.number < 0 {
+      usleep(100_000)
+      return
+    }
+    var limit = timeval(tv_sec: 1, tv_usec: 0)
+    let size = socklen_t(MemoryLayout<timeval>.size)
+    unsafe setsockopt(client.number, SOL_SOCKET, SO_RCVTIMEO, &limit, size)
+    unsafe setsockopt(client.number, SOL_SOCKET, SO_SNDTIMEO, &limit, size)
+    var request = [UInt8](repeating: 0, count: 4096)
+    // What is asked for makes no difference; a request fits into one packet.
+    guard unsafe recv(client.number, &request, request.count, 0) > 0 else { return }
+    let body = text.withLock { $0 }
+    let answer =
+      "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n"
+      + "Content-Length: \(body.utf8.count)\r\n\r\n\(body)"
+    var rest = Array(answer.utf8)[...]
+    while !rest.isEmpty {
+      let sent = unsafe rest.withUnsafeBytes {
+        unsafe send(client.number, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+      }
+      if sent <= 0 { return }
+      rest = rest.dropFirst(sent)
+    }
+  }
+}
