@@ -40,6 +40,7 @@ docs:
 test: setup lint static
 	IXY=$(CURDIR)/$(STATIC) $(SWIFT) test
 	$(MAKE) fuzz-seeds soak SOAK_SECONDS=20
+	Scripts/check-commands
 	Scripts/count-lines
 	Scripts/check-layers
 	Scripts/check-lessons

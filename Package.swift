@@ -4,6 +4,13 @@ import PackageDescription
 /// Every use of an unsafe construct in the libraries is marked, and spans may carry lifetimes.
 let library: [SwiftSetting] = [.strictMemorySafety(), .enableExperimentalFeature("Lifetimes")]
 
+/// The examples, each of which runs on an emulated card.
+let examples: [Target] = ["Hello", "Reflect", "Sleep", "OwnDriver"].map { name in
+  .executableTarget(
+    name: name, dependencies: ["Ixy", "Emulation"], path: "Examples/\(name)",
+    swiftSettings: [.strictMemorySafety()])
+}
+
 let package = Package(
   name: "ixy",
   products: [
@@ -42,7 +49,7 @@ let package = Package(
     .testTarget(
       name: "CommandTests", dependencies: ["Ixy", "Emulation", "IxyCommand"],
       resources: [.copy("Resources")]),
-  ],
+  ] + examples,
   swiftLanguageModes: [.v6]
 )
 
