@@ -73,7 +73,7 @@ private typealias Reg = Vmxnet3Register
     if data.size < 4096 || control.size < 4096 {
       throw .misbehaved(device: pci.name, "its BARs are too small")
     }
-    let cells = 3 * 2 * Self.largestQueues
+    let cells = 16 * 2 * Self.largestQueues
     unsafe allCounters = .allocate(capacity: cells)
     unsafe allCounters.initialize(repeating: 0, count: cells)
     try pci.setBusMaster(true)
@@ -194,7 +194,7 @@ private typealias Reg = Vmxnet3Register
   static func index(transmit id: Int) -> Int { largestQueues + id }
 
   /// Packets, bytes and errors of a ring: written by its thread, read by any.
-  func counters(_ index: Int) -> UnsafeMutablePointer<UInt64> { unsafe allCounters + 3 * index }
+  func counters(_ index: Int) -> UnsafeMutablePointer<UInt64> { unsafe allCounters + 16 * index }
 
   /// Marks a queue as taken; the first one starts the device.
   ///
