@@ -168,20 +168,23 @@ import Testing
     let (first, second) = (PacketRing(of: pool, capacity: 256), PacketRing(of: pool, capacity: 256))
     let total = RingTotals()
     let count = Self.packets / 2
-    let source = SendingEnd(part: try pool.part(), sender: first.sender(), id: 0, count: count)
-    let part = try pool.part()
-    let middle = MiddleEnd(
-      receiver: first.receiver(into: part), sender: second.sender(), part: part)
-    let last = try pool.part()
-    let sink = ReceivingEnd(part: last, receiver: second.receiver(into: last), senders: 1)
-    let threads = (
-      try WorkerThread("first", owning: source) { $0.run() },
-      try WorkerThread("second", owning: middle) { $0.run(until: count) },
-      try WorkerThread("third", owning: sink) { $0.run(until: count, total) }
-    )
-    _ = try threads.0.join()
-    _ = try threads.1.join()
-    #expect(try threads.2.join().failures == [])
+    // Parts end with this scope.
+    do {
+      let source = SendingEnd(part: try pool.part(), sender: first.sender(), id: 0, count: count)
+      let part = try pool.part()
+      let middle = MiddleEnd(
+        receiver: first.receiver(into: part), sender: second.sender(), part: part)
+      let last = try pool.part()
+      let sink = ReceivingEnd(part: last, receiver: second.receiver(into: last), senders: 1)
+      let threads = (
+        try WorkerThread("first", owning: source) { $0.run() },
+        try WorkerThread("second", owning: middle) { $0.run(until: count) },
+        try WorkerThread("third", owning: sink) { $0.run(until: count, total) }
+      )
+      _ = try threads.0.join()
+      _ = try threads.1.join()
+      #expect(try threads.2.join().failures == [])
+    }
     let all = try pool.part(buffers: 4096)
     #expect(pool.distinctBuffers(all) == 4096)
   }

@@ -48,7 +48,9 @@ struct SendingEnd: ~Copyable {
     var batch = PacketBatch(capacity: 32)
     var made = 0
     while made < count || !batch.isEmpty {
-      while made < count, batch.count < 32, var packet = part.packet(length: 64) {
+      // A batch that was sent in part has no room at its end.
+      let isEmpty = batch.isEmpty
+      while isEmpty, made < count, batch.count < 32, var packet = part.packet(length: 64) {
         if !packet.mark(true) { doubles += 1 }
         packet.stamp(id << 48 | made)
         made += 1

@@ -70,7 +70,9 @@ private struct Source: ~Copyable {
     var batch = PacketBatch(capacity: 32)
     var made = 0
     while made < count || !batch.isEmpty {
-      while made < count, batch.count < 32, var packet = part.packet(length: 64) {
+      // A batch that was sent in part has no room at its end.
+      let isEmpty = batch.isEmpty
+      while isEmpty, made < count, batch.count < 32, var packet = part.packet(length: 64) {
         precondition(packet.mark(true), "a buffer had two owners")
         var bytes = packet.bytes
         bytes.storeBytes(of: id << 48 | made, as: Int.self)
