@@ -9,8 +9,8 @@ STATIC := .build-static/release/ixy
 PREFIX ?= /usr/local
 SHARE := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: demo build install docs test check vm-test static bench profile format lint count-lines setup \
-  clean fuzz fuzz-seeds sanitize soak
+.PHONY: demo build install docs test check vm-test static bench bench-threads thread-test profile lint count-lines setup \
+  format clean fuzz fuzz-seeds sanitize soak
 
 demo: build
 	$(RELEASE) demo
@@ -39,8 +39,8 @@ docs:
 # Everything in process, the host's own TCP (as root), and guests at reduced counts.
 test: setup lint static
 	IXY=$(CURDIR)/$(STATIC) $(SWIFT) test
-	$(MAKE) fuzz-seeds soak SOAK_SECONDS=20
 	Scripts/check-commands
+	$(MAKE) fuzz-seeds soak SOAK_SECONDS=20
 	Scripts/count-lines
 	Scripts/check-layers
 	Scripts/check-lessons
@@ -54,6 +54,15 @@ check: test
 # All guest tests at full counts.
 vm-test: static
 	VM/run --full --ixy $(STATIC)
+
+# What threads cost, in instructions and time, and 100 million packets from thread to thread.
+bench-threads:
+	Benchmarks/Threads/measure
+
+# All that threads share, under the thread sanitizer; a build folder of its own, because all flags change.
+thread-test:
+	$(SWIFT) test --sanitize=thread --scratch-path .build-thread \
+	  --filter 'PacketRing|SharedMempool|WorkerThread|QueueThread'
 
 # Files that run in any guest; a build folder of its own, because all flags change.
 static:
@@ -100,13 +109,15 @@ setup:
 	Scripts/setup-machine
 
 lint:
-	$(SWIFT) format lint -r --strict Package.swift Sources Tests Examples VM Benchmarks/Package.swift Benchmarks/Sources
+	$(SWIFT) format lint -r --strict Package.swift Sources Tests Examples VM Benchmarks/Package.swift Benchmarks/Sources \
+	  Benchmarks/Threads/Sources
 
 format:
-	$(SWIFT) format -i -r Package.swift Sources Tests Examples VM Benchmarks/Package.swift Benchmarks/Sources
+	$(SWIFT) format -i -r Package.swift Sources Tests Examples VM Benchmarks/Package.swift Benchmarks/Sources \
+	  Benchmarks/Threads/Sources
 
 count-lines:
 	@Scripts/count-lines
 
 clean:
-	rm -rf .build .build-* Benchmarks/.build
+	rm -rf .build .build-* Benchmarks/.build Benchmarks/Threads/.build

@@ -41,6 +41,9 @@ let package = Package(
     .executableTarget(
       name: "nictest", dependencies: ["Ixy"], path: "VM/nictest",
       swiftSettings: [.strictMemorySafety()]),
+    .executableTarget(
+      name: "Pipeline", dependencies: ["Ixy"], path: "Examples/Pipeline",
+      swiftSettings: [.strictMemorySafety()]),
     .target(name: "DriverModels", dependencies: ["Ixy", "Emulation"], path: "Tests/DriverModels"),
     .testTarget(name: "IxyTests", dependencies: ["Ixy", "Emulation", "CIxy", "DriverModels"]),
     .testTarget(name: "EmulationTests", dependencies: ["Ixy", "Emulation"]),

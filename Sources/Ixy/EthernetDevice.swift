@@ -1,8 +1,9 @@
 /// The control plane of one network card: everything but the packets.
 ///
-/// Not thread-safe: one thread opens the card, takes its queues and reads its counters. The queues may
-/// then go to other threads, one each.
-public protocol EthernetDevice: AnyObject {
+/// Every thread may have the card: take a queue for itself, drop it, read counters. What changes the set-up of
+/// the whole card is for one thread at a time. Queues and mempools belong to one thread each, which the
+/// compiler checks.
+public protocol EthernetDevice: AnyObject, Sendable {
   /// How messages name the card: its PCI address, or the text that the user gave.
   var name: String { get }
   /// The driver's name: "ixgbe", "virtio", ...
@@ -33,6 +34,12 @@ public protocol EthernetDevice: AnyObject {
   func setPromiscuous(_ on: Bool) throws(DeviceError)
   /// Everything counted since the card was opened.
   func statistics() -> Statistics
+  /// What receive queue `id` has counted, 0 up to `queueCounts.receive`.
+  ///
+  /// Reads only memory, of which the queue's thread writes each word at once: no lock, and no wait for it.
+  func receiveStatistics(_ id: Int) -> QueueStatistics
+  /// What transmit queue `id` has counted, 0 up to `queueCounts.transmit`.
+  func transmitStatistics(_ id: Int) -> QueueStatistics
   /// Sets up an interrupt for each receive queue and one for the link, all in one call.
   ///
   /// To be called once, before the first queue is taken. Each stays silent until it is enabled.

@@ -1,5 +1,8 @@
 /// Opens a card with the driver that its ids ask for.
 ///
+/// Memory that is made from then on, for its rings and for mempools, is on the NUMA node of the domain's first
+/// card, where there is enough. With several receive queues, frames are spread over them.
+///
 /// - Parameters:
 ///   - pci: The card.
 ///   - domain: The memory that it shares with other cards.
@@ -9,8 +12,15 @@
 public func openDevice(
   _ pci: any PCIDevice, domain: DMADomain, configuration: DeviceConfiguration = .init()
 ) throws(DeviceError) -> any EthernetDevice {
+  if let node = (pci as? any NUMADevice)?.numaNode, domain.placeFile == nil {
+    try domain.place(onNode: node)
+  }
   switch driverName(for: try pci.identity()) {
-  case "ixgbe": return try IxgbeDevice(pci, domain: domain, configuration: configuration)
+  case "ixgbe":
+    let device = try IxgbeDevice(pci, domain: domain, configuration: configuration)
+    let queues = min(configuration.receiveQueues, device.spreadableQueues)
+    if queues > 1 { try device.setReceiveSideScaling(ReceiveSideScaling(queues: queues)) }
+    return device
   case "e1000e": return try E1000eDevice(pci, domain: domain, configuration: configuration)
   case "igb": return try IgbDevice(pci, domain: domain, configuration: configuration)
   case "vmxnet3": return try Vmxnet3Device(pci, domain: domain, configuration: configuration)

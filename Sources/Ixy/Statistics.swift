@@ -1,3 +1,6 @@
+import CIxy
+import Synchronization
+
 /// What a port has counted since it was opened; bytes are without the FCS.
 public struct Statistics: Equatable, Sendable {
   /// Frames handed to a receive queue.
@@ -29,5 +32,48 @@ public struct Statistics: Equatable, Sendable {
     rest.transmitDropped &-= earlier.transmitDropped
     rest.receiveErrors &-= earlier.receiveErrors
     return rest
+  }
+}
+
+/// What one queue has counted since the card was opened; bytes are without the FCS.
+public struct QueueStatistics: Equatable, Sendable {
+  /// Frames received or sent.
+  public var packets: UInt64 = 0
+  /// Their bytes.
+  public var bytes: UInt64 = 0
+  /// Frames received in a descriptor that cannot be right, and dropped.
+  public var errors: UInt64 = 0
+
+  /// Reads the three counters of a queue, which its thread may be adding to.
+  init(_ counters: UnsafeMutablePointer<UInt64>) {
+    packets = unsafe ixy_load64(counters)
+    bytes = unsafe ixy_load64(counters + 1)
+    errors = unsafe ixy_load64(counters + 2)
+  }
+}
+
+extension Statistics {
+  /// Adds what a receive queue has counted.
+  mutating func add(received queue: QueueStatistics) {
+    receivedPackets &+= queue.packets
+    receivedBytes &+= queue.bytes
+    receiveErrors &+= queue.errors
+  }
+
+  /// Adds what a transmit queue has counted.
+  mutating func add(transmitted queue: QueueStatistics) {
+    transmittedPackets &+= queue.packets
+    transmittedBytes &+= queue.bytes
+  }
+}
+
+extension Mutex<[Int: UInt64]> {
+  /// Adds what a card's short counter has counted since the last reading, and returns the sum.
+  func add(_ new: UInt64, to counter: Int) -> UInt64 {
+    withLock { counts in
+      let total = counts[counter, default: 0] &+ new
+      counts[counter] = total
+      return total
+    }
   }
 }

@@ -47,6 +47,41 @@ struct CardOptions: ParsableArguments {
   var metrics: String?
 }
 
+/// Where memory and threads are.
+struct MemoryOptions: ParsableArguments {
+  @Option(
+    help: """
+      The NUMA node of memory and threads: auto is the cards' own, off leaves it to the kernel, a number is that \
+      node and no other.
+      """)
+  var numa = NUMAChoice.auto
+}
+
+/// Which NUMA node a command uses.
+enum NUMAChoice: ExpressibleByArgument, Equatable {
+  case auto
+  case off
+  case node(Int)
+
+  init?(argument: String) {
+    switch argument {
+    case "auto": self = .auto
+    case "off": self = .off
+    default:
+      guard let node = Int(argument), 0..<1024 ~= node else { return nil }
+      self = .node(node)
+    }
+  }
+
+  /// What the help shows.
+  var defaultValueDescription: String { "auto" }
+}
+
+extension Cores: ExpressibleByArgument {
+  /// Parses the kernel's way of writing them.
+  public init?(argument: String) { self.init(argument) }
+}
+
 /// The option of every command that waits for frames.
 struct InterruptOptions: ParsableArguments {
   @Option(

@@ -14,6 +14,9 @@ final class CardBench {
   var ports: [Port] { zip(devices, buses).map { Port($0, $1) } }
   private let force: Bool
   private let allowsUnprotected: Bool
+  private let numa: NUMAChoice
+  /// The NUMA node that memory and threads are on; nil leaves it to the kernel.
+  private(set) var node: Int?
   private let panel = PatchPanel()
   /// Where the emulated cards run.
   let emulation = EmulationThread()
@@ -21,9 +24,16 @@ final class CardBench {
   private(set) var wires: [any Wire] = []
 
   /// A bench whose cards are all emulated needs no options.
-  init(_ options: CardOptions? = nil) {
+  init(_ options: CardOptions? = nil, numa: NUMAChoice = .auto) {
     force = options?.force ?? false
     allowsUnprotected = options?.withoutIommu ?? false
+    self.numa = numa
+  }
+
+  /// The processors for threads: those of the node that this process may use, or all of them.
+  var cores: Cores {
+    let near = node.flatMap { Cores.ofNode($0) }?.intersection(.allowed)
+    return near.flatMap { $0.numbers.isEmpty ? nil : $0 } ?? .allowed
   }
 
   /// Opens cards by the names that the user gave.
@@ -43,6 +53,7 @@ final class CardBench {
       }
     }
     if !wires.isEmpty { try emulation.start() }
+    try chooseNode(buses.compactMap { $0 })
     for bus in buses {
       if let bus {
         self.buses.append(bus)
@@ -50,6 +61,27 @@ final class CardBench {
       }
     }
     return devices
+  }
+
+  /// Decides where memory is, before there is any.
+  private func chooseNode(_ buses: [any PCIDevice]) throws {
+    switch numa {
+    case .off: domain.placeAnywhere()
+    case .node(let number):
+      try domain.place(onNode: number, strictly: true)
+      node = number
+    case .auto:
+      let nodes = buses.compactMap { bus in
+        (bus as? any NUMADevice)?.numaNode.map { (name: bus.name, node: $0) }
+      }
+      node = nodes.first?.node
+      if let first = nodes.first, let other = nodes.first(where: { $0.node != first.node }) {
+        tell(
+          "\(first.name) is on NUMA node \(first.node), \(other.name) on node \(other.node): memory and threads "
+            + "are on node \(first.node), and the other card is slower. Put both cards on one node."
+        )
+      }
+    }
   }
 
   /// Waits until every card has its link; a link that stays down for ten seconds is only reported.

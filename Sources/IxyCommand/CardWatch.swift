@@ -20,6 +20,14 @@ struct CardWatch: ~Copyable {
     self.cards = cards
   }
 
+  /// Only looks: others serve the queues, and sleep.
+  init(_ bench: CardBench) throws {
+    waiter = try QueueWaiter(mode: .off)
+    cards = zip(bench.devices, bench.buses).map { device, bus in
+      WatchedCard(device: device, bus: bus, interrupt: nil)
+    }
+  }
+
   /// Called after a look at all queues that found `moved` frames; sleeps when it is time.
   mutating func rest(moved: Int) throws {
     // A tenth of a second: so long may a signal or the end of a duration wait.

@@ -39,7 +39,7 @@ struct DemoCommand: ParsableCommand {
       emulation.exclusively { generator.stop() }
     }
     var watch = try CardWatch(.off, bench)
-    try forward(ports, pool, batch: 32, touch: false, &watch, &limits, reporter)
+    try forwardHere(ports, pool, Load(), &watch, &limits, reporter)
     reporter.finish()
     let (sent, arrived) = (generator.counts, bench.wires[1].counts)
     try bench.close()

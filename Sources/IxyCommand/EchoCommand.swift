@@ -33,7 +33,7 @@ struct EchoCommand: ParsableCommand {
       while var packet = requests.popFirst() {
         guard host.answer(&packet) else { continue }
         // The answer is in the request's own buffer; where the ring is full it is dropped.
-        if try transmitter.transmit(packet) != nil { port.transmitDropped += 1 }
+        if try transmitter.transmit(packet) != nil { port.drops.add(1) }
       }
       return received
     }

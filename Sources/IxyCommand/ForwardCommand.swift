@@ -23,6 +23,17 @@ struct ForwardCommand: ParsableCommand {
       work of a mempool. Both cards must be ixgbe.
       """)
   var inPlace = false
+  @Option(help: "Queue pairs of each card, each with a thread of its own (1 to 64).")
+  var queues: Int?
+  @Option(
+    help: """
+      The processors of the threads, as in 2,3 or 4-7: one for each queue pair, or three for the stages. \
+      If not given, those of the cards' NUMA node.
+      """)
+  var cores: Cores?
+  @Flag(help: "Receives, works and sends in three stages, each with a thread of its own.")
+  var pipeline = false
+  @OptionGroup var memoryOptions: MemoryOptions
   @OptionGroup var interruptOptions: InterruptOptions
   @OptionGroup var cardOptions: CardOptions
 
@@ -30,30 +41,46 @@ struct ForwardCommand: ParsableCommand {
     try require(batch, in: 1...512, "--batch")
     try require(mtu, in: 68...9582, "--mtu")
     if let count { try require(count, in: 1...Int.max, "--count") }
+    if let queues { try require(queues, in: 1...64, "--queues") }
+    if let cores { try require(cores.numbers.count, in: 1...64, "The number of --cores") }
+    if inPlace, pipeline || cores != nil || queues ?? 1 > 1 {
+      throw ValidationError("--in-place takes one queue of each card, on one thread.")
+    }
+    if pipeline {
+      if queues ?? 1 != 1 { throw ValidationError("--pipeline takes one queue of each card.") }
+      if let cores, cores.numbers.count != 3 {
+        throw ValidationError("--pipeline takes three --cores: for receiving, work and sending.")
+      }
+    } else if let queues, let cores, queues != cores.numbers.count {
+      throw ValidationError(
+        "--cores: \(cores.numbers.count) for \(queues) queues; name one for each.")
+    }
+  }
+
+  /// Threads for queue pairs; nil is one loop on the command's own thread.
+  private var threads: Int? {
+    if pipeline { return nil }
+    let count = queues ?? cores?.numbers.count ?? 1
+    return count > 1 || cores != nil ? count : nil
   }
 
   func run() throws {
     StopSignal.install()
     var configuration = DeviceConfiguration()
     configuration.mtu = mtu
-    let bench = CardBench(cardOptions)
+    configuration.receiveQueues = threads ?? 1
+    configuration.transmitQueues = threads ?? 1
+    let bench = CardBench(cardOptions, numa: memoryOptions.numa)
     let devices = try bench.open([first, second], configuration)
     for device in devices { try device.setPromiscuous(true) }
     let ports = bench.ports
-    let pool = try Mempool(
-      domain: bench.domain, buffers: 4096, bufferSize: configuration.bufferSize)
     try bench.waitForLinks()
     var limits = Limits(
       duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)
-    var watch = try CardWatch(interruptOptions.interrupts, bench)
     let reporter = Reporter(ports, json: cardOptions.json)
     try reporter.serveMetrics(at: cardOptions.metrics)
     do {
-      if inPlace {
-        try forwardInPlace(ports, batch: batch, touch: touch, &watch, &limits, reporter)
-      } else {
-        try forward(ports, pool, batch: batch, touch: touch, &watch, &limits, reporter)
-      }
+      try forward(ports, bench, configuration, &limits, reporter)
     } catch {
       reporter.finish()
       throw error
@@ -61,10 +88,35 @@ struct ForwardCommand: ParsableCommand {
     reporter.finish()
     try bench.close()
   }
+
+  /// On as many threads as the user wants.
+  private func forward(
+    _ ports: [Port], _ bench: CardBench, _ configuration: DeviceConfiguration,
+    _ limits: inout Limits, _ reporter: Reporter
+  ) throws {
+    let load = Load(batch: batch, touch: touch)
+    let mode = interruptOptions.interrupts
+    if pipeline {
+      let plan = ThreadPlan(threads: 3, named: cores, available: bench.cores)
+      return try forwardInStages(
+        ports, bench, configuration, load, mode, plan, &limits, reporter)
+    }
+    if let threads {
+      let plan = ThreadPlan(threads: threads, named: cores, available: bench.cores)
+      return try forwardOnThreads(
+        ports, bench, configuration, load, mode, plan, &limits, reporter)
+    }
+    if bench.node != nil { try bench.cores.pinThread() }
+    var watch = try CardWatch(mode, bench)
+    if inPlace { return try forwardInPlace(ports, load, &watch, &limits, reporter) }
+    let pool = try Mempool(
+      domain: bench.domain, buffers: 4096, bufferSize: configuration.bufferSize)
+    try forwardHere(ports, pool, load, &watch, &limits, reporter)
+  }
 }
 
 /// When a command ends, besides on a signal.
-struct Limits {
+struct Limits: Budget {
   let deadline: ContinuousClock.Instant?
   let idle: Duration?
   /// Packets still to go; nil is no limit.

@@ -1,3 +1,4 @@
+import CIxy
 import Foundation
 import Ixy
 import Synchronization
@@ -76,9 +77,14 @@ final class MetricsServer: Sendable {
     let size = socklen_t(MemoryLayout<timeval>.size)
     unsafe setsockopt(client.number, SOL_SOCKET, SO_RCVTIMEO, &limit, size)
     unsafe setsockopt(client.number, SOL_SOCKET, SO_SNDTIMEO, &limit, size)
-    var request = [UInt8](repeating: 0, count: 4096)
-    // What is asked for makes no difference; a request fits into one packet.
-    guard unsafe recv(client.number, &request, request.count, 0) > 0 else { return }
+    // What is asked for makes no difference, but all of it is read: closing over unread bytes resets the connection.
+    var request: [UInt8] = []
+    var part = [UInt8](repeating: 0, count: 4096)
+    while request.count < 65_536, !request.suffix(4).elementsEqual("\r\n\r\n".utf8) {
+      let count = unsafe recv(client.number, &part, part.count, 0)
+      if count <= 0 { return }
+      request += part.prefix(count)
+    }
     let body = text.withLock { $0 }
     let answer =
       "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n"

@@ -1,12 +1,13 @@
 import Emulation
 import Foundation
 import Ixy
+import Synchronization
 
 /// One port of a command, as it is reported.
 final class Port {
   let device: any EthernetDevice
   /// Frames that the command dropped because the port's ring was full.
-  var transmitDropped: UInt64 = 0
+  let drops = DropCounter()
   /// How full its rings are, where the card tells.
   fileprivate let fill: RingFill?
   private var last = Statistics()
@@ -20,10 +21,22 @@ final class Port {
 
   var name: String { device.name }
 
+  /// What each of several queue pairs has counted since the card was opened; empty for a single one.
+  ///
+  /// Read from memory that the queues' threads write, without a lock.
+  var queues: [QueueReport] {
+    let counts = device.queueCounts
+    let pairs = min(counts.receive, counts.transmit)
+    if pairs < 2 { return [] }
+    return (0..<pairs).map {
+      QueueReport(device.receiveStatistics($0), device.transmitStatistics($0))
+    }
+  }
+
   /// What the port has counted, with what the command has.
   func statistics() -> Statistics {
     var all = device.statistics()
-    all.transmitDropped += transmitDropped
+    all.transmitDropped += drops.count
     return all
   }
 
@@ -33,6 +46,15 @@ final class Port {
     defer { last = now }
     return now.since(last)
   }
+}
+
+/// A counter that several threads add to.
+final class DropCounter: Sendable {
+  private let frames = Atomic<UInt64>(0)
+
+  var count: UInt64 { frames.load(ordering: .relaxed) }
+
+  func add(_ more: Int) { frames.add(UInt64(more), ordering: .relaxed) }
 }
 
 /// Prints a line per port and second, or on a terminal a table; and the summary.
@@ -102,6 +124,11 @@ final class Reporter {
           + "sent \(all.transmittedPackets) (\(all.transmittedBytes) bytes), dropped "
           + "\(all.receiveDropped) received and \(all.transmitDropped) to send, "
           + "\(all.receiveErrors) errors, in \(fixed(seconds, 1)) s")
+      for (id, queue) in port.queues.enumerated() {
+        output(
+          "  queue \(id): received \(queue.rx_packets) packets (\(queue.rx_bytes) bytes), "
+            + "sent \(queue.tx_packets) (\(queue.tx_bytes) bytes)")
+      }
     }
   }
 
@@ -149,6 +176,8 @@ struct PortReport: Encodable {
   var rx_dropped: UInt64
   var tx_dropped: UInt64
   var rx_errors: UInt64
+  /// Since the card was opened, also in the events of a second.
+  var queues: [QueueReport]
 
   init(_ port: Port, _ counts: Statistics) {
     name = port.name
@@ -159,6 +188,20 @@ struct PortReport: Encodable {
     rx_dropped = counts.receiveDropped
     tx_dropped = counts.transmitDropped
     rx_errors = counts.receiveErrors
+    queues = port.queues
+  }
+}
+
+/// The fields of a queue pair in JSON; the names are part of the interface.
+struct QueueReport: Encodable {
+  var rx_packets: UInt64
+  var rx_bytes: UInt64
+  var tx_packets: UInt64
+  var tx_bytes: UInt64
+
+  init(_ received: QueueStatistics, _ transmitted: QueueStatistics) {
+    (rx_packets, rx_bytes) = (received.packets, received.bytes)
+    (tx_packets, tx_bytes) = (transmitted.packets, transmitted.bytes)
   }
 }
 

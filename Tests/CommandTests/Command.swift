@@ -100,6 +100,11 @@ struct Event: Decodable {
     var rx_dropped: Int
     var tx_dropped: Int
     var rx_errors: Int
+    var queues: [Queue]?
+  }
+  struct Queue: Decodable {
+    var rx_packets: Int
+    var tx_packets: Int
   }
   struct Wire: Decodable {
     var sent: Int

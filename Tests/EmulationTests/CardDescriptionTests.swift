@@ -90,7 +90,7 @@ import Testing
     ("emu:82599,wire=tap,wire=tap", "option wire is given twice"),
     (
       "emu:82599,wire=tap,nam=a",
-      "wire tap has no option \"nam\". The options of this wire are mac, name."
+      "wire tap has no option \"nam\". The options of this wire are lose, mac, name, swap."
     ),
     ("emu:82599,wire=sink,name=a", "wire sink has no option \"name\""),
     ("emu:82599,name=a", "wire loop has no option \"name\""),

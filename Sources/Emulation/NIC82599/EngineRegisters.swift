@@ -19,6 +19,7 @@ enum EngineRegister {
   static func vfta(_ n: Int) -> Int { 0x0A000 + 4 * n }
   static func reta(_ n: Int) -> Int { 0x0EB00 + 4 * n }
   static func rssrk(_ n: Int) -> Int { 0x0EB80 + 4 * n }
+  static func ereta(_ n: Int) -> Int { 0x0EE80 + 4 * n }
   static func rqsmr(_ n: Int) -> Int { 0x02300 + 4 * n }
 
   // Transmit.

@@ -90,7 +90,8 @@ public final class NIC82599: DeviceModel {
         file: registers.file.number, base: registers.base, ranges: SharedRegisters.pages) : nil
     statistics = PortStatistics(registers: registers)
     receiver = ReceiveEngine(
-      registers: registers, dma: dma, statistics: statistics, interrupts: interruptUnit)
+      registers: registers, dma: dma, statistics: statistics, interrupts: interruptUnit,
+      hasWideTable: family == .x550)
     transmitter = TransmitEngine(
       registers: registers, dma: dma, statistics: statistics, interrupts: interruptUnit,
       receiver: receiver)

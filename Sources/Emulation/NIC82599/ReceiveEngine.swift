@@ -17,7 +17,7 @@ import Ixy
   private let statistics: PortStatistics
   private let interrupts: InterruptUnit
   private let filter = AddressFilter()
-  private let scaling = ReceiveSideScaling()
+  private let scaling: ReceiveSideScaling
   private let queues = UnsafeMutablePointer<ReceiveQueue>.allocate(capacity: queueCount)
   /// A frame whose bytes are changed on their way to a buffer.
   private let scratch = UnsafeMutableRawPointer.allocate(
@@ -48,8 +48,10 @@ import Ixy
   private var hasMissed = false
 
   init(
-    registers: RegisterFile, dma: DMATable, statistics: PortStatistics, interrupts: InterruptUnit
+    registers: RegisterFile, dma: DMATable, statistics: PortStatistics, interrupts: InterruptUnit,
+    hasWideTable: Bool = false
   ) {
+    scaling = ReceiveSideScaling(hasWideTable: hasWideTable)
     self.registers = registers
     self.dma = dma
     self.statistics = statistics

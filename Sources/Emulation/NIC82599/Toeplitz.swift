@@ -19,11 +19,17 @@ import CIxy
   private(set) var isOn = false
   private var fields: UInt32 = 0
   private var queueMask: UInt8 = 0
-  /// The 128 entries of RETA.
-  private let redirection = UnsafeMutablePointer<UInt8>.allocate(capacity: 128)
+  /// The entries of RETA and ERETA: 128 of 4 bits, and on the X550 512 of 6 bits (initialization reference,
+  /// section 9).
+  private let redirection: UnsafeMutablePointer<UInt8>
+  private let entries: Int
   private let hash = ToeplitzHash()
 
-  init() { unsafe redirection.initialize(repeating: 0, count: 128) }
+  init(hasWideTable: Bool) {
+    entries = hasWideTable ? 512 : 128
+    unsafe redirection = .allocate(capacity: entries)
+    unsafe redirection.initialize(repeating: 0, count: entries)
+  }
 
   deinit { unsafe redirection.deallocate() }
 
@@ -34,7 +40,7 @@ import CIxy
     // MRQE. The modes with pools and traffic classes are there as far as pool and class 0 go, in
     // which the low bits of an entry choose the queue.
     switch mrqc & 0xF {
-    case 0x1, 0x4, 0x5: queueMask = 15
+    case 0x1, 0x4, 0x5: queueMask = entries == 512 ? 63 : 15
     case 0xA: queueMask = 3
     case 0xB: queueMask = 1
     default:
@@ -42,10 +48,10 @@ import CIxy
       return
     }
     isOn = true
-    for i in 0..<32 {
-      let entries = registers[EngineRegister.reta(i)]
+    for i in 0..<(entries / 4) {
+      let word = registers[i < 32 ? EngineRegister.reta(i) : EngineRegister.ereta(i - 32)]
       for j in 0..<4 {
-        unsafe redirection[4 * i + j] = UInt8(truncatingIfNeeded: entries >> (8 * j))
+        unsafe redirection[4 * i + j] = UInt8(truncatingIfNeeded: word >> (8 * j))
       }
     }
     hash.setKey((0..<10).map { registers[EngineRegister.rssrk($0)] })
@@ -62,7 +68,7 @@ import CIxy
     let size = isIPv4 ? 8 : 32
     var value = unsafe hash(frame + network + (isIPv4 ? 12 : 8), size, from: 0)
     if hasPorts { unsafe value ^= hash(frame + headers.ports, 4, from: size) }
-    return unsafe (Int(redirection[Int(value & 0x7F)] & queueMask), type, value)
+    return unsafe (Int(redirection[Int(value) & (entries - 1)] & queueMask), type, value)
   }
 
   /// The most that is enabled for a frame: with ports, or the addresses alone.

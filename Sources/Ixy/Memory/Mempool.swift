@@ -10,6 +10,8 @@
   @usableFromInline let bufferSize: Int
   /// IOVA = pointer + iovaOffset, for every buffer of the pool.
   @usableFromInline var iovaOffset: UInt64 = 0
+  /// The mempool, where it is a part of one that threads share: others may have buffers for it.
+  @usableFromInline var part: Unmanaged<Mempool>?
 }
 
 @usableFromInline typealias PoolReference = UnsafeMutablePointer<PoolState>
@@ -30,9 +32,9 @@ extension UnsafeMutablePointer<PoolState> {
 
 /// DMA memory cut into equal packet buffers, and a stack of the free ones.
 ///
-/// It belongs to one thread, as do the queues that use it. A mempool that is dropped while packets are
-/// alive leaks its memory instead of freeing it under them.
-@safe public final class Mempool {
+/// It belongs to one thread, as do the queues that use it; `SharedMempool` is for several. One that is dropped
+/// while packets are alive leaks its memory instead of freeing it under them.
+@safe public class Mempool {
   /// The default size of a buffer in bytes: a frame of an MTU of 1,500.
   public static let defaultBufferSize = 2048
   /// Bytes before each buffer that are nobody's: a device's own header before the frame may lie there.
@@ -41,8 +43,8 @@ extension UnsafeMutablePointer<PoolState> {
   @usableFromInline static let headroom = 64
 
   /// The number of buffers that the pool was made with.
-  public private(set) var capacity = 0
-  @usableFromInline let state: PoolReference
+  public final internal(set) var capacity = 0
+  @usableFromInline final let state: PoolReference
   private var blocks: [DMABlock] = []
 
   /// Makes `buffers` buffers that every device of the domain can reach.
@@ -52,14 +54,11 @@ extension UnsafeMutablePointer<PoolState> {
   ///   - buffers: How many; as many as the rings of its queues have entries, and room to work.
   ///   - bufferSize: The size of each in bytes, a multiple of 1,024.
   /// - Throws: When there is not enough memory for DMA.
-  public init(domain: DMADomain, buffers: Int, bufferSize: Int = defaultBufferSize)
+  public convenience init(domain: DMADomain, buffers: Int, bufferSize: Int = defaultBufferSize)
     throws(DeviceError)
   {
-    precondition(buffers > 0 && bufferSize > 0 && bufferSize % 1024 == 0 && bufferSize <= 16384)
-    let stride = bufferSize + Self.headroom
-    let stack = UnsafeMutablePointer<Buffer>.allocate(capacity: buffers)
-    unsafe state = .allocate(capacity: 1)
-    unsafe state.initialize(to: PoolState(stack: stack, bufferSize: bufferSize))
+    self.init(room: buffers, bufferSize: bufferSize)
+    let (stride, stack) = unsafe (bufferSize + Self.headroom, state.pointee.stack)
     // A block holds whole buffers only: physical addresses end with their page.
     while capacity < buffers {
       let count = min(buffers - capacity, domain.largestBlock / stride)
@@ -73,19 +72,27 @@ extension UnsafeMutablePointer<PoolState> {
     }
   }
 
+  /// An empty pool with room for that many buffers.
+  init(room: Int, bufferSize: Int) {
+    precondition(room > 0 && bufferSize > 0 && bufferSize % 1024 == 0 && bufferSize <= 16384)
+    // On cache lines of its own: pools of two threads do not slow each other down.
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: 128, alignment: 128)
+    unsafe state = memory.bindMemory(to: PoolState.self, capacity: 1)
+    unsafe state.initialize(to: PoolState(stack: .allocate(capacity: room), bufferSize: bufferSize))
+  }
+
   deinit {
     if available < capacity {
       // A live packet still points here. Leaking is safe, freeing is not.
-      for block in blocks { _ = unsafe Unmanaged.passRetained(block) }
-      return
+      return blocks.forEach { _ = unsafe Unmanaged.passRetained($0) }
     }
     unsafe state.pointee.stack.deallocate()
-    unsafe state.deallocate()
+    unsafe UnsafeMutableRawPointer(state).deallocate()
   }
 
   /// The number of free buffers.
-  public var available: Int { unsafe state.pointee.top }
+  public final var available: Int { unsafe state.pointee.top }
 
   /// The size of each buffer in bytes.
-  public var bufferSize: Int { unsafe state.pointee.bufferSize }
+  public final var bufferSize: Int { unsafe state.pointee.bufferSize }
 }

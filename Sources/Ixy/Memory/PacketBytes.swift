@@ -34,7 +34,7 @@ extension Mempool {
   /// A packet of `length` bytes, whose content is whatever the buffer held; nil when none is free.
   @inlinable public func packet(length: Int) -> Packet? {
     precondition(length >= 0 && length <= bufferSize)
-    let top = unsafe state.pointee.top
+    let top = unsafe state.stock(1)
     if top == 0 { return nil }
     unsafe state.pointee.top = top &- 1
     return unsafe Packet(

@@ -1,17 +1,21 @@
 import CIxy
 import Glibc
+import Synchronization
 
 /// The devices that share packets, and the memory that all of them can reach.
 ///
 /// A forwarder opens both its cards in one domain. IOVAs come from a low counter or, when a card of the
 /// domain is on sysfs, they are physical addresses. Either way every byte lies at one constant + IOVA, so
-/// that the packet path adds and looks nothing up. Not thread-safe.
-@safe public final class DMADomain {
+/// that the packet path adds and looks nothing up. Open all its cards before threads share it: from then on
+/// any of them may take memory, and give it back.
+@safe public final class DMADomain: @unchecked Sendable {
   /// The size of a huge page, and the least that a block of memory takes.
   static let pageSize = 2 << 20
 
   /// Where IOVAs come from; nil until the first card is opened.
   var addressing: (any DMAAddressing)?
+  /// Puts the memory of a new file where it shall be before anything is written there: on a NUMA node.
+  var placeFile: ((borrowing FileDescriptor, Int) throws(DeviceError) -> Void)?
   /// Where IOVA 0 would be in our memory; nil until there is memory.
   private(set) var base: UnsafeMutableRawPointer?
   /// Where all that is reserved begins: a little before the base.
@@ -23,6 +27,8 @@ import Glibc
   var mappers: AnyObject?
   // Weak: a block lives as long as its parts.
   private(set) var blocks: [() -> DMABlock?] = []
+  /// Held while a block is made or a card attached.
+  let lock = Mutex(())
 
   /// An empty domain; no memory is taken before the first mempool or ring.
   public init() {}
@@ -52,6 +58,8 @@ import Glibc
   /// - Throws: `DeviceError.tooFewHugePages`, or what the kernel or a mapper says.
   public func allocate(_ size: Int, alignment: Int = 128) throws(DeviceError) -> DMAMemory {
     precondition(size > 0 && size <= largestBlock, "memory larger than a block")
+    lock._unsafeLock()
+    defer { lock._unsafeUnlock() }
     if let block = blocks.last.flatMap({ $0() }), let memory = block.take(size, alignment) {
       return memory
     }
@@ -64,6 +72,7 @@ import Glibc
     guard let addressing else { preconditionFailure("open a card of the domain first") }
     if unsafe base == nil { try reserve(addressing.space) }
     let file = try addressing.makeFile(size)
+    try placeFile?(file, size)
     let iova = try addressing.place(file, size: size)
     let block = try DMABlock(file: file, iova: iova, size: size, domain: self)
     try mapBlock?(block)

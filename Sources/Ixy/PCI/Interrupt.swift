@@ -1,5 +1,6 @@
 import CIxy
 import Glibc
+import Synchronization
 
 /// The kinds of interrupt that a PCI device has, with vfio's numbers.
 public enum InterruptKind: Int, Sendable {
@@ -27,12 +28,14 @@ public protocol InterruptingDevice: PCIDevice {
 ///
 /// It comes once and then not again before `enable()`. Whoever waits looks at the ring once more after
 /// `enable()` and before sleeping: what came earlier may not be signalled. `QueueWaiter` does all of that.
-public final class Interrupt {
+///
+/// It may go to the thread of its queue.
+public final class Interrupt: @unchecked Sendable {
   private let file: FileDescriptor
-  /// What the driver does to let the card signal again; any thread may call it.
+  /// What the driver does to let the card signal again, set before anybody has it; any thread may call it.
   var onEnable: () -> Void = {}
   // True at first: what happened before the first `enable()` was not signalled.
-  private var isSignalled = true
+  private let isSignalled = Atomic(true)
 
   /// An interrupt that nothing is connected to yet.
   init() throws(DeviceError) {
@@ -51,21 +54,20 @@ public final class Interrupt {
   /// Whether it came since the last call; true the first time, when nobody has looked yet.
   public func takeSignal() -> Bool {
     drain()
-    defer { isSignalled = false }
-    return isSignalled
+    return isSignalled.exchange(false, ordering: .relaxed)
   }
 
   /// Takes the eventfd's count, so that it is not readable any more.
   func drain() {
     var count: UInt64 = 0
-    if unsafe read(file.number, &count, 8) == 8 { isSignalled = true }
+    if unsafe read(file.number, &count, 8) == 8 { isSignalled.store(true, ordering: .relaxed) }
   }
 }
 
 /// The interrupts of one card: one for each receive queue, and one for all else.
 ///
 /// A card with one queue may have a single interrupt for everything: then these are the same object.
-public struct DeviceInterrupts {
+public struct DeviceInterrupts: Sendable {
   /// What they are made of.
   public let kind: InterruptKind
   /// The interrupt of each receive queue: a frame has come.

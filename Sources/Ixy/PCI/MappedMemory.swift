@@ -1,5 +1,6 @@
 import CIxy
 import Glibc
+import Synchronization
 
 /// Gives a device access to memory: an IOMMU, a vfio-user socket or an emulated card.
 public protocol DMAMapper: AnyObject {
@@ -16,6 +17,8 @@ public protocol DMAMapper: AnyObject {
 extension DMADomain {
   /// Lets a device see all memory of the domain, now and later, as long as `mapper` lives.
   public func attach(_ mapper: any DMAMapper) throws(DeviceError) {
+    lock._unsafeLock()
+    defer { lock._unsafeUnlock() }
     let list = mappers as? MapperList ?? MapperList()
     // A card that is opened once more sees it already.
     if list.mappers.contains(where: { $0 === mapper }) { return }
@@ -31,7 +34,10 @@ extension DMADomain {
 }
 
 /// The mappers of a domain; weak, because a device that is closed takes its mappings with it.
+///
+/// Threads that drop the last part of a block unmap it: one at a time.
 final class MapperList {
+  private let lock = Mutex(())
   private var references: [() -> (any DMAMapper)?] = []
 
   var mappers: [any DMAMapper] { references.compactMap { $0() } }
@@ -39,10 +45,14 @@ final class MapperList {
   func add(_ mapper: any DMAMapper) { references.append { [weak mapper] in mapper } }
 
   func map(_ block: DMABlock) throws(DeviceError) {
+    lock._unsafeLock()
+    defer { lock._unsafeUnlock() }
     for mapper in mappers { try Self.map(block, by: mapper) }
   }
 
   func unmap(_ block: DMABlock) {
+    lock._unsafeLock()
+    defer { lock._unsafeUnlock() }
     for mapper in mappers { mapper.unmap(iova: block.iova, size: block.size) }
   }
 

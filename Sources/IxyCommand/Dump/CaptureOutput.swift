@@ -50,9 +50,15 @@ class CaptureOutput {
     isNew = created >= 0
     file = FileDescriptor(owning: isNew ? created : unsafe open(path, flags, 0o644))
     guard file.number >= 0 else { throw .lastError("Write to \(path)", advice: advice) }
-    if flock(file.number, LOCK_EX | LOCK_NB) != 0, errno == EWOULDBLOCK {
-      throw .refused(
-        "Write to \(path)", found: "a card or a capture is using it", advice: "Give another file.")
+    // For a moment the process that cuts a killed capture may still have it.
+    let deadline = ContinuousClock.now + .seconds(2)
+    while flock(file.number, LOCK_EX | LOCK_NB) != 0, errno == EWOULDBLOCK {
+      if ContinuousClock.now > deadline {
+        throw .refused(
+          "Write to \(path)", found: "a card or a capture is using it",
+          advice: "Give another file.")
+      }
+      usleep(10_000)
     }
     super.init()
   }

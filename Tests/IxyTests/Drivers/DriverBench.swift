@@ -38,6 +38,14 @@ struct DriverBench {
 
 enum BenchError: Error { case poolIsEmpty }
 
+extension Mempool {
+  /// A packet that must be there.
+  func fresh(_ length: Int) throws -> Packet {
+    guard let packet = packet(length: length) else { throw BenchError.poolIsEmpty }
+    return packet
+  }
+}
+
 extension Packet {
   /// Overwrites the frame, which is as long as `frame`.
   mutating func fill(_ frame: [UInt8]) {

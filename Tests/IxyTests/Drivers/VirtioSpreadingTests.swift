@@ -14,7 +14,7 @@ import Testing
     // Class and command; the six kinds of hash; 128 entries; queue 0 for what has no hash.
     #expect(command.prefix(10) == [4, 1, 0x3F, 0, 0, 0, 127, 0, 0, 0])
     #expect(Array(command[10..<18]) == [0, 0, 1, 0, 2, 0, 0, 0])
-    #expect(Array(command[(10 + 256)...]) == [3, 0, 40] + ReceiveSideScaling.key)
+    #expect(Array(command[(10 + 256)...]) == [3, 0, 40] + ReceiveSideScaling.publishedKey)
     _ = consume card
   }
 

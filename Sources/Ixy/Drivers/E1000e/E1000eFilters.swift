@@ -1,6 +1,6 @@
 private typealias Reg = E1000eRegister
 
-extension E1000eDevice: FrameFilter {
+extension E1000eDevice: FrameFilter, FrameSpreader {
   /// Changes the address that the card filters by.
   public func setMACAddress(_ address: MACAddress) throws(DeviceError) {
     try requireUnicast(address)
@@ -31,13 +31,30 @@ extension E1000eDevice: FrameFilter {
 
   // MARK: - Receive-side scaling
 
-  /// Spreads frames over the receive rings that somebody serves.
+  /// What the card can hash: it knows no UDP.
+  static let fields: ReceiveSideScaling.Fields = [.ipv4, .tcpIPv4, .ipv6, .tcpIPv6]
+
+  /// All that the card has.
+  public var spreadableQueues: Int { family.queues }
+
+  /// Sets key, fields and table, before the first receive queue is taken.
+  public func setReceiveSideScaling(_ scaling: ReceiveSideScaling) throws(DeviceError) {
+    try require(scaling, fields: Self.fields, isReceiving: bar[Reg.rctl].isEnabled)
+    for (i, word) in scaling.keyWords.enumerated() { bar[Reg.rssrk(i)] = word }
+    bar[Reg.mrqc] = [.rss, Reg.MultipleQueues(rawValue: scaling.fields.rawValue)]
+    rings.withLock { $0.table = scaling.table }
+  }
+
+  /// Spreads frames over the receive rings that somebody serves: the table, and its entries for others in turn.
   ///
   /// A frame for a ring without descriptors would hold up those for the other: the card has no way to drop it.
-  func spreadFrames(over rings: Set<Int>) {
+  func spreadFrames(over rings: Set<Int>, _ table: [Int]) {
     let queues = rings.filter { $0 < 2 }.sorted()
-    if queues.isEmpty { return }
-    let table = ReceiveSideScaling.table(queues: queues.count) { UInt8(queues[$0]) << 7 }
-    for (i, word) in table.enumerated() { bar[Reg.reta(i)] = word }
+    if queues.isEmpty || table.isEmpty { return }
+    var served = ReceiveSideScaling(queues: 1)
+    served.table = table.enumerated().map { i, queue in
+      queues.contains(queue) ? queue : queues[i % queues.count]
+    }
+    for (i, word) in served.tableWords({ UInt8($0) << 7 }).enumerated() { bar[Reg.reta(i)] = word }
   }
 }

@@ -83,7 +83,7 @@ extension E1000eReceiveQueue: ReceiveQueue {
     let (descriptors, buffers, mask) = unsafe (ring.descriptors, ring.buffers, ring.mask)
     let (pool, stack) = unsafe (pool, pool.pointee.stack)
     let wanted = min(max, batch.capacity &- batch.tail)
-    var top = unsafe pool.pointee.top
+    var top = unsafe pool.stock(wanted)
     let bottom = top &- min(wanted, top)
     var packet = unsafe batch.base + batch.tail
     // The device may spoil descriptors as fast as they are given back: one round is enough.

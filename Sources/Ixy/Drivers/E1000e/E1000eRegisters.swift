@@ -261,8 +261,8 @@ extension E1000eRegister {
   struct MultipleQueues: OptionSet, RegisterValue {
     let rawValue: UInt32
     /// RSS over two queues.
+    ///
+    /// What is hashed is in the bits of `ReceiveSideScaling.Fields`; the card knows no UDP.
     static let rss = Self(rawValue: 0b01)
-    /// What is hashed: addresses of IPv4 and IPv6, ports of TCP over both; the card knows no UDP.
-    static let fields = Self(rawValue: 1 << 16 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21)
   }
 }

@@ -1,8 +1,6 @@
-import CIxy
-
 private typealias Reg = IgbRegister
 
-extension IgbDevice: EthernetDevice {
+extension IgbDevice: EthernetDevice, @unchecked Sendable {
   /// How messages name the card.
   public var name: String { pci.name }
   /// The driver's name: "igb".
@@ -41,6 +39,18 @@ extension IgbDevice: EthernetDevice {
     if on { bar[Reg.rctl].insert(.promiscuous) } else { bar[Reg.rctl].remove(.promiscuous) }
   }
 
+  /// What a receive queue has counted.
+  public func receiveStatistics(_ id: Int) -> QueueStatistics {
+    precondition(0..<configuration.receiveQueues ~= id, "a queue that was not asked for")
+    return unsafe QueueStatistics(counters(of: .receive(id)))
+  }
+
+  /// What a transmit queue has counted.
+  public func transmitStatistics(_ id: Int) -> QueueStatistics {
+    precondition(0..<configuration.transmitQueues ~= id, "a queue that was not asked for")
+    return unsafe QueueStatistics(counters(of: .transmit(id)))
+  }
+
   /// Everything counted since the card was opened.
   ///
   /// Packets and bytes are the queues' own counts, which are never short; drops and errors the card's, so
@@ -48,16 +58,11 @@ extension IgbDevice: EthernetDevice {
   public func statistics() -> Statistics {
     var sum = Statistics()
     for id in 0..<configuration.receiveQueues {
-      let queue = unsafe counters(of: .receive(id))
-      unsafe sum.receivedPackets += ixy_load64(queue)
-      unsafe sum.receivedBytes += ixy_load64(queue + 1)
-      unsafe sum.receiveErrors += ixy_load64(queue + 2)
+      sum.add(received: receiveStatistics(id))
       sum.receiveDropped += count(IgbRingRegisters.receive(id).dropCount, mask: 0xFFF)
     }
     for id in 0..<configuration.transmitQueues {
-      let queue = unsafe counters(of: .transmit(id))
-      unsafe sum.transmittedPackets += ixy_load64(queue)
-      unsafe sum.transmittedBytes += ixy_load64(queue + 1)
+      sum.add(transmitted: transmitStatistics(id))
     }
     sum.receiveDropped += count(Reg.missedPackets)
     for counter in Reg.receiveErrors { sum.receiveErrors += count(counter) }
@@ -70,8 +75,6 @@ extension IgbDevice: EthernetDevice {
     // The I210 and I211 clear a ring's counter when it is written.
     if mask != .max, family == .i210 || family == .i211 { bar.write(0, to: counter, width: 4) }
     // All ones: the card is gone, and counts nothing.
-    let total = hardwareCounts[counter, default: 0] &+ (new >= UInt32.max ? 0 : new & mask)
-    hardwareCounts[counter] = total
-    return total
+    return hardwareCounts.add(new >= UInt32.max ? 0 : new & mask, to: counter)
   }
 }

@@ -1,6 +1,6 @@
 private typealias Reg = IgbRegister
 
-extension IgbDevice: FrameFilter {
+extension IgbDevice: FrameFilter, FrameSpreader {
   /// Changes the address that the card filters by.
   public func setMACAddress(_ address: MACAddress) throws(DeviceError) {
     try requireUnicast(address)
@@ -37,11 +37,15 @@ extension IgbDevice: FrameFilter {
 
   // MARK: - Receive-side scaling
 
-  /// Spreads frames over all receive queues; set up while the receiver is off.
-  func spreadFrames() {
-    let table = ReceiveSideScaling.table(queues: configuration.receiveQueues) { UInt8($0) }
+  /// All that the card has.
+  public var spreadableQueues: Int { family.queues }
+
+  /// Sets key, fields and table, before the first receive queue is taken.
+  public func setReceiveSideScaling(_ scaling: ReceiveSideScaling) throws(DeviceError) {
+    try require(scaling, fields: .all, isReceiving: bar[Reg.rctl].contains(.enabled))
+    let table = scaling.tableWords { UInt8($0) }
     for (i, word) in table.enumerated() { bar[Reg.reta(i)] = word }
-    for (i, word) in ReceiveSideScaling.keyWords.enumerated() { bar[Reg.rssrk(i)] = word }
-    bar[Reg.mrqc] = [.rss, .fields]
+    for (i, word) in scaling.keyWords.enumerated() { bar[Reg.rssrk(i)] = word }
+    bar[Reg.mrqc] = [.rss, Reg.MultipleQueues(rawValue: scaling.fields.rawValue)]
   }
 }

@@ -290,8 +290,8 @@ extension IgbRegister {
   struct MultipleQueues: OptionSet, RegisterValue {
     let rawValue: UInt32
     /// RSS alone, without virtual functions; 1 would be VMDq here.
+    ///
+    /// What is hashed is in the bits of `ReceiveSideScaling.Fields`.
     static let rss = Self(rawValue: 0b010)
-    /// What is hashed: addresses of IPv4 and IPv6, ports of TCP and UDP over both.
-    static let fields = Self(rawValue: 1 << 16 | 1 << 17 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23)
   }
 }

@@ -10,6 +10,7 @@ extension IxgbeReceiveQueue: ReceiveQueue {
     if isDiscarding && !discard() { return 0 }
     let wanted = min(max, batch.capacity &- batch.tail)
     if wanted <= 0 { return 0 }
+    _ = unsafe pool.stock(wanted)
     var end = unsafe batch.base + batch.tail
     let count = poll(min(wanted, ring.mask &+ 1 &- next), sharesPool: false) { packet in
       unsafe end.initialize(to: packet)

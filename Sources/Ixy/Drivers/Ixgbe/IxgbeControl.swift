@@ -1,5 +1,3 @@
-import CIxy
-
 /// Registers that the smallest forwarder does without.
 extension IxgbeRegister {
   /// Link Status.
@@ -27,7 +25,7 @@ struct LinkStatus: RegisterValue {
   var megabitsPerSecond: Int { [10, 100, 1_000, 10_000][Int(bits[28...29])] }
 }
 
-extension IxgbeDevice: EthernetDevice {
+extension IxgbeDevice: EthernetDevice, @unchecked Sendable {
   /// How messages name the card.
   public var name: String { pci.name }
   /// The driver's name: "ixgbe".
@@ -64,6 +62,18 @@ extension IxgbeDevice: EthernetDevice {
     return Link(megabitsPerSecond: links.isUp ? links.megabitsPerSecond : 0)
   }
 
+  /// What a receive queue has counted.
+  public func receiveStatistics(_ id: Int) -> QueueStatistics {
+    precondition(0..<configuration.receiveQueues ~= id, "a queue that was not asked for")
+    return unsafe QueueStatistics(counters(of: .receive(id)))
+  }
+
+  /// What a transmit queue has counted.
+  public func transmitStatistics(_ id: Int) -> QueueStatistics {
+    precondition(0..<configuration.transmitQueues ~= id, "a queue that was not asked for")
+    return unsafe QueueStatistics(counters(of: .transmit(id)))
+  }
+
   /// Everything counted since the card was opened.
   ///
   /// Packets and bytes are the queues' own counts, which are never short; drops and errors the card's, so
@@ -71,15 +81,10 @@ extension IxgbeDevice: EthernetDevice {
   public func statistics() -> Statistics {
     var sum = Statistics()
     for id in 0..<configuration.receiveQueues {
-      let queue = unsafe counters(of: .receive(id))
-      unsafe sum.receivedPackets += ixy_load64(queue)
-      unsafe sum.receivedBytes += ixy_load64(queue + 1)
-      unsafe sum.receiveErrors += ixy_load64(queue + 2)
+      sum.add(received: receiveStatistics(id))
     }
     for id in 0..<configuration.transmitQueues {
-      let queue = unsafe counters(of: .transmit(id))
-      unsafe sum.transmittedPackets += ixy_load64(queue)
-      unsafe sum.transmittedBytes += ixy_load64(queue + 1)
+      sum.add(transmitted: transmitStatistics(id))
     }
     for counter in IxgbeRegister.receiveDrops { sum.receiveDropped += count(counter) }
     for counter in IxgbeRegister.receiveErrors { sum.receiveErrors += count(counter) }
@@ -90,8 +95,6 @@ extension IxgbeDevice: EthernetDevice {
   func count(_ counter: Int) -> UInt64 {
     let new = bar.read(counter, width: 4)
     // All ones: the card is gone, and counts nothing.
-    let total = hardwareCounts[counter, default: 0] &+ (new >= UInt32.max ? 0 : new)
-    hardwareCounts[counter] = total
-    return total
+    return hardwareCounts.add(new >= UInt32.max ? 0 : new, to: counter)
   }
 }

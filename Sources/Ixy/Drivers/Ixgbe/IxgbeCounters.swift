@@ -32,8 +32,6 @@ extension IxgbeDevice {
     let high = bar.read(counter + 4, width: 4)
     // All ones in the high word is no count: the card is gone.
     let new = high > 0xF ? 0 : high << 32 | low
-    let total = hardwareCounts[counter, default: 0] &+ new
-    hardwareCounts[counter] = total
-    return total
+    return hardwareCounts.add(new, to: counter)
   }
 }

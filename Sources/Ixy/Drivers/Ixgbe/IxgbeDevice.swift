@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 
 private typealias Reg = IxgbeRegister
 
@@ -16,12 +17,12 @@ private typealias Reg = IxgbeRegister
   let domain: DMADomain
   let family: Family
   let configuration: DeviceConfiguration
-  /// Packets, bytes and errors of each ring.
+  /// Packets, bytes and errors of each ring, 128 bytes apart: two threads never share a cache line.
   private let allCounters: UnsafeMutablePointer<UInt64>
-  private var ringsTaken: Set<Int> = []
-  private var isStopped = false
+  /// Which rings have an owner; their last acts come from the owners' threads.
+  private let rings = Mutex((taken: Set<Int>(), isStopped: false))
   /// What the card counted, up to the last reading; its own counters are short.
-  var hardwareCounts: [Int: UInt64] = [:]
+  let hardwareCounts = Mutex<[Int: UInt64]>([:])
 
   /// Resets a card and sets it up, up to its queues (§4.6.3).
   ///
@@ -45,7 +46,7 @@ private typealias Reg = IxgbeRegister
     try pci.attach(to: domain)
     bar = try pci.bar(0)
     if bar.size < 128 << 10 { throw .misbehaved(device: pci.name, "its BAR 0 is too small") }
-    let cells = 3 * IxgbeRingRegisters.count
+    let cells = 16 * IxgbeRingRegisters.count
     unsafe allCounters = .allocate(capacity: cells)
     unsafe allCounters.initialize(repeating: 0, count: cells)
     try pci.setBusMaster(true)
@@ -168,7 +169,7 @@ private typealias Reg = IxgbeRegister
     split.bits[28...28] = configuration.receiveQueues > 1 ? 1 : 0
     bar[registers.srrctl] = split
     bar[registers.dcaRxctrl][12...12] = 0
-    try start(registers, ring: queue.ring.memory)
+    try start(registers, queue.ring.memory)
     if bar[Reg.rxctrl][0...0] == 0 { try startReceiver() }
     // The tail stays one descriptor behind: head == tail means "no free descriptor" to the device,
     // and reception would stop (§7.1.9).
@@ -187,34 +188,32 @@ private typealias Reg = IxgbeRegister
     let registers = IxgbeRingRegisters.transmit(id)
     let queue = IxgbeTransmitQueue(ring, self, id)
     // PTHRESH 36, HTHRESH 8, and WTHRESH 0: a descriptor with RS is written back at once.
-    bar[registers.control] = QueueControl(bits: 36 | 8 << 8)
-    try start(registers, ring: queue.ring.memory)
+    bar[registers.control] = 36 | 8 << 8
+    try start(registers, queue.ring.memory)
     return queue
   }
 
   /// A queue's counters, which go on where they were when it was taken before.
   func take(_ ring: IxgbeRingRegisters) -> UnsafeMutablePointer<UInt64> {
-    precondition(!isStopped, "a queue of a card that is stopped")
-    precondition(ringsTaken.insert(ring.index).inserted, "a queue that is taken already")
+    // It is taken already, or the card is stopped.
+    precondition(rings.withLock { !$0.isStopped && $0.taken.insert(ring.index).inserted }, "taken")
     return unsafe counters(of: ring)
   }
 
   /// Packets, bytes and errors of a ring: written by its thread, read by any.
   func counters(of registers: IxgbeRingRegisters) -> UnsafeMutablePointer<UInt64> {
-    unsafe allCounters + 3 * registers.index
+    unsafe allCounters + 16 * registers.index
   }
 
   /// Starts a ring from its first descriptor.
-  func start(_ ring: IxgbeRingRegisters, ring memory: borrowing DMAMemory)
-    throws(DeviceError)
-  {
-    bar[ring.baseLow] = UInt32(truncatingIfNeeded: memory.iova)
-    bar[ring.baseHigh] = UInt32(truncatingIfNeeded: memory.iova >> 32)
-    bar[ring.length] = UInt32(memory.size)
+  func start(_ ring: IxgbeRingRegisters, _ dma: borrowing DMAMemory) throws(DeviceError) {
+    bar[ring.baseLow] = UInt32(truncatingIfNeeded: dma.iova)
+    bar[ring.baseHigh] = UInt32(truncatingIfNeeded: dma.iova >> 32)
+    bar[ring.length] = UInt32(dma.size)
     bar[ring.head] = 0
     bar[ring.tail] = 0
-    bar[ring.control].isEnabled = true
-    try bar.wait(for: "a ring to start", in: ring.control, of: pci.name) { $0.isEnabled }
+    bar[ring.control][25...25] = 1
+    try bar.wait(for: "a ring to start", in: ring.control, of: pci.name) { $0[25...25] == 1 }
   }
 
   /// Switches the receiver on while the security path is off (§4.6.7).
@@ -229,11 +228,11 @@ private typealias Reg = IxgbeRegister
 
   /// Stops a ring; false when it does not stop, and its memory must stay.
   func stop(_ ring: IxgbeRingRegisters) -> Bool {
-    ringsTaken.remove(ring.index)
-    if isStopped { return true }
-    bar[ring.control].isEnabled = false
+    // Whoever stops the card holds the lock until that is done.
+    if rings.withLock({ ($0.taken.remove(ring.index), $0.isStopped).1 }) { return true }
+    bar[ring.control][25...25] = 0
     let stopped: Void? = try? bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) {
-      !$0.isEnabled
+      $0[25...25] == 0
     }
     // A read flushes the writes before it; a card that polls shared pages takes them in now.
     _ = bar[Reg.status]
@@ -244,9 +243,11 @@ private typealias Reg = IxgbeRegister
 
   /// Stops all DMA: receiver and master off, reset, bus mastering off.
   public func stop() {
-    if isStopped { return }
-    isStopped = true
-    try? reset()
-    try? pci.setBusMaster(false)
+    rings.withLock { rings in
+      if rings.isStopped { return }
+      rings.isStopped = true
+      try? reset()
+      try? pci.setBusMaster(false)
+    }
   }
 }

@@ -225,8 +225,8 @@ extension IxgbeDevice {
     bar[ring.dcaTxctrl][11...11] = 0
     bar[ring.headReportHigh] = UInt32(truncatingIfNeeded: iova >> 32)
     bar[ring.headReport] = UInt32(truncatingIfNeeded: iova) | 1
-    bar[ring.control] = QueueControl(bits: 36 | 8 << 8)
-    try start(ring, ring: memory)
+    bar[ring.control] = 36 | 8 << 8
+    try start(ring, memory)
   }
 
   /// Starts a receive ring of legacy descriptors; see `takeReceiveQueue(_:mempool:)`.
@@ -239,7 +239,7 @@ extension IxgbeDevice {
     split.bits[28...28] = configuration.receiveQueues > 1 ? 1 : 0
     bar[ring.srrctl] = split
     bar[ring.dcaRxctrl][12...12] = 0
-    try start(ring, ring: memory)
+    try start(ring, memory)
     if bar[IxgbeRegister.rxctrl][0...0] == 0 { try startReceiver() }
   }
 }

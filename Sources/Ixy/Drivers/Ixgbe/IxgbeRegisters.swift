@@ -74,8 +74,9 @@ struct IxgbeRingRegisters {
   var head: Register<UInt32> { Register(at: block + 0x10) }
   /// RDT and TDT, Descriptor Tail.
   var tail: Register<UInt32> { Register(at: block + 0x18) }
-  /// RXDCTL and TXDCTL, Descriptor Control.
-  var control: Register<QueueControl> { Register(at: block + 0x28) }
+  /// RXDCTL and TXDCTL, Descriptor Control: ENABLE in bit 25 reads back as 1 when the ring works, as 0 when
+  /// it has stopped.
+  var control: Register<UInt32> { Register(at: block + 0x28) }
   /// DCA_RXCTRL, DCA Receive Control; receive rings only.
   var dcaRxctrl: Register<UInt32> { Register(at: block + 0x0C) }
   /// SRRCTL, Split Receive Control, §8.2.3.8.7; receive rings only.
@@ -124,15 +125,5 @@ struct SplitReceiveControl: RegisterValue {
   var bufferSize: Int {
     get { Int(bits[0...4]) * 1024 }
     set { bits[0...4] = UInt32(newValue / 1024) }
-  }
-}
-
-/// Receive or Transmit Descriptor Control of one ring.
-struct QueueControl: RegisterValue {
-  var bits: UInt32
-  /// ENABLE: reads back as 1 when the ring works, as 0 when it has stopped.
-  var isEnabled: Bool {
-    get { bits[25...25] == 1 }
-    set { bits[25...25] = newValue ? 1 : 0 }
   }
 }

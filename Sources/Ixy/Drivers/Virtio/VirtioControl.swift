@@ -1,8 +1,6 @@
-import CIxy
-
 private typealias Field = VirtioNetConfiguration
 
-extension VirtioDevice: EthernetDevice {
+extension VirtioDevice: EthernetDevice, @unchecked Sendable {
   /// How messages name the card.
   public var name: String { pci.name }
   /// The driver's name: "virtio".
@@ -140,19 +138,26 @@ extension VirtioDevice {
     if features.contains(.controlReceive) { try control?.send(.promiscuous(on)) }
   }
 
+  /// What a receive queue has counted.
+  public func receiveStatistics(_ id: Int) -> QueueStatistics {
+    precondition(0..<configuration.receiveQueues ~= id, "a queue that was not asked for")
+    return unsafe QueueStatistics(counters(of: 2 * id))
+  }
+
+  /// What a transmit queue has counted.
+  public func transmitStatistics(_ id: Int) -> QueueStatistics {
+    precondition(0..<configuration.transmitQueues ~= id, "a queue that was not asked for")
+    return unsafe QueueStatistics(counters(of: 2 * id + 1))
+  }
+
   /// Everything counted since the card was opened, by the queues; the device tells nothing.
   public func statistics() -> Statistics {
     var sum = Statistics()
     for id in 0..<configuration.receiveQueues {
-      let queue = unsafe counters(of: 2 * id)
-      unsafe sum.receivedPackets += ixy_load64(queue)
-      unsafe sum.receivedBytes += ixy_load64(queue + 1)
-      unsafe sum.receiveErrors += ixy_load64(queue + 2)
+      sum.add(received: receiveStatistics(id))
     }
     for id in 0..<configuration.transmitQueues {
-      let queue = unsafe counters(of: 2 * id + 1)
-      unsafe sum.transmittedPackets += ixy_load64(queue)
-      unsafe sum.transmittedBytes += ixy_load64(queue + 1)
+      sum.add(transmitted: transmitStatistics(id))
     }
     return sum
   }

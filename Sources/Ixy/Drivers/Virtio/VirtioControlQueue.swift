@@ -1,4 +1,5 @@
 import CIxy
+import Synchronization
 
 /// What is said to the device on the control queue, with the numbers of its class and command.
 enum VirtioCommand {
@@ -59,6 +60,7 @@ protocol VirtioControlRing {
   }
 
   private let name: String
+  private let lock = Mutex(())
   private let memory: DMAMemory
   private var ring: any VirtioControlRing
   /// The device did not answer once: what it answers next could be for the command before.
@@ -77,6 +79,8 @@ protocol VirtioControlRing {
   func send(_ command: VirtioCommand) throws(DeviceError) {
     let (kind, number, data) = command.bytes
     precondition(data.count <= Layout.answer - Layout.data, "command longer than its memory")
+    lock._unsafeLock()
+    defer { lock._unsafeUnlock() }
     if isBroken {
       throw .misbehaved(device: name, "it has not answered an earlier command")
     }

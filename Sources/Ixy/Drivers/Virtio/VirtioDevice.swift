@@ -43,7 +43,7 @@ import Synchronization
     case abandoned
   }
   private var queues: [Queue] = []
-  /// Packets, bytes and errors of each queue.
+  /// Packets, bytes and errors of each queue, 128 bytes apart: two threads never share a cache line.
   private let counters: UnsafeMutablePointer<UInt64>
   /// What the device still has of queues that were dropped, by the thread that dropped them.
   private var abandoned: [(thread: pthread_t, loans: [VirtioLoan])] = []
@@ -83,7 +83,7 @@ import Synchronization
     try pci.attach(to: domain)
     transport = try Self.transport(of: pci, id)
     features = try VirtioFeatures.negotiate(pci, transport, domain, configuration, options)
-    let cells = 3 * 2 * configuration.pairs
+    let cells = 16 * 2 * configuration.pairs
     unsafe counters = .allocate(capacity: cells)
     unsafe counters.initialize(repeating: 0, count: cells)
     try pci.setBusMaster(true)
@@ -202,7 +202,7 @@ import Synchronization
         advice: "Ask for enough of them, and for their kind.")
     }
     let format = format
-    let entries = queues[index].memory.entries
+    let entries = lock.withLock { _ in queues[index].memory.entries }
     let capacity = min(format.isChained ? entries / 2 : entries, configuration.ringEntries)
     let least = format.isMergeable ? Mempool.defaultBufferSize : configuration.maximumFrame
     if let mempool, mempool.available < capacity || mempool.bufferSize < least {
@@ -210,27 +210,27 @@ import Synchronization
         what, found: "\(mempool.available) buffers of \(mempool.bufferSize) bytes are free",
         advice: "It takes \(capacity) of at least \(least) bytes.")
     }
-    try lock.withLock { _ throws(DeviceError) in
-      let state = queues[index].state
-      guard !isStopped, state != .taken, state != .abandoned else {
-        throw .refused(
-          what, found: isStopped ? "the card is stopped" : "it was taken before",
-          advice: state == .abandoned
-            ? "This device cannot restart a single queue; open it again." : "Take each queue once.")
-      }
-      if state == .reset {
-        queues[index].memory.clear()
-        queues[index].doorbell = try transport.start(index, queues[index].memory)
-      }
-      queues[index].state = .taken
+    lock._unsafeLock()
+    defer { lock._unsafeUnlock() }
+    let state = queues[index].state
+    guard !isStopped, state != .taken, state != .abandoned else {
+      throw .refused(
+        what, found: isStopped ? "the card is stopped" : "it was taken before",
+        advice: state == .abandoned
+          ? "This device cannot restart a single queue; open it again." : "Take each queue once.")
     }
+    if state == .reset {
+      queues[index].memory.clear()
+      queues[index].doorbell = try transport.start(index, queues[index].memory)
+    }
+    queues[index].state = .taken
     return unsafe VirtioQueueSetup(
       device: self, index: index, memory: queues[index].memory, doorbell: queues[index].doorbell,
       format: format, capacity: capacity, counters: counters(of: index))
   }
 
   /// Packets, bytes and errors of a queue: written by its thread, read by any.
-  func counters(of index: Int) -> UnsafeMutablePointer<UInt64> { unsafe counters + 3 * index }
+  func counters(of index: Int) -> UnsafeMutablePointer<UInt64> { unsafe counters + 16 * index }
 
   /// Takes a queue back that is dropped; buffers go home when the device has let go of them.
   func close(_ index: Int, _ loans: [VirtioLoan]) {

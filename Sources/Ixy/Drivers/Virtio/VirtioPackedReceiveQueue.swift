@@ -169,6 +169,7 @@ extension VirtioPackedReceiveQueue: ReceiveQueue {
     let before = batch.tail
     let limit = before &+ min(max, batch.capacity &- before)
     if limit <= before { return 0 }
+    _ = unsafe pool.stock(limit &- before)
     if offered != next &+ ring.mask &+ 1 { refill() }
     var bytes = 0
     var packet = unsafe batch.base + before

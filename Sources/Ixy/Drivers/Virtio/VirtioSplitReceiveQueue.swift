@@ -192,6 +192,7 @@ extension VirtioSplitReceiveQueue: ReceiveQueue {
     let before = batch.tail
     let limit = before &+ min(max, batch.capacity &- before)
     if limit <= before { return 0 }
+    _ = unsafe pool.stock(limit &- before)
     let end = arrived()
     var bytes = 0
     var packet = unsafe batch.base + before

@@ -17,7 +17,7 @@ struct VirtioSpreading {
 
   /// Whether the device has room for our key and table; it must have.
   static func isPossible(_ transport: any VirtioTransport) -> Bool {
-    transport.configuration(Field.maximumKeySize) >= ReceiveSideScaling.key.count
+    transport.configuration(Field.maximumKeySize) >= ReceiveSideScaling.publishedKey.count
       && transport.configuration(Field.maximumTable) >= 128
   }
 
@@ -26,6 +26,6 @@ struct VirtioSpreading {
   var bytes: [UInt8] {
     littleEndian(types) + littleEndian(UInt16(table.count - 1)) + littleEndian(UInt16(0))
       + table.flatMap(littleEndian) + littleEndian(UInt16(queues))
-      + [UInt8(ReceiveSideScaling.key.count)] + ReceiveSideScaling.key
+      + [UInt8(ReceiveSideScaling.publishedKey.count)] + ReceiveSideScaling.publishedKey
   }
 }

@@ -92,15 +92,13 @@ extension Vmxnet3Device {
     area[word: Shared.rssVersion] = 1
     area[word: Shared.rssLength] = UInt32(Vmxnet3RSS.size)
     area[long: Shared.rssAddress] = area.address + UInt64(Vmxnet3Area.rss)
-    let table = ReceiveSideScaling.table(queues: configuration.receiveQueues) { UInt8($0) }
+    let table = scaling.tableWords { UInt8($0) }
     let start = Vmxnet3Area.rss
-    area[half: start + Vmxnet3RSS.types] = Vmxnet3RSS.allTypes
+    area[half: start + Vmxnet3RSS.types] = Vmxnet3RSS.types(scaling.fields)
     area[half: start + Vmxnet3RSS.function] = Vmxnet3RSS.toeplitz
-    area[half: start + Vmxnet3RSS.keyLength] = UInt16(ReceiveSideScaling.key.count)
+    area[half: start + Vmxnet3RSS.keyLength] = UInt16(scaling.key.count)
     area[half: start + Vmxnet3RSS.tableLength] = UInt16(4 * table.count)
-    for (i, byte) in ReceiveSideScaling.key.enumerated() {
-      area[byte: start + Vmxnet3RSS.key + i] = byte
-    }
+    for (i, byte) in scaling.key.enumerated() { area[byte: start + Vmxnet3RSS.key + i] = byte }
     for (i, word) in table.enumerated() { area[word: start + Vmxnet3RSS.table + 4 * i] = word }
   }
 

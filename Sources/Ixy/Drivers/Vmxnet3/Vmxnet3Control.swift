@@ -1,8 +1,6 @@
-import CIxy
-
 private typealias Reg = Vmxnet3Register
 
-extension Vmxnet3Device: EthernetDevice {
+extension Vmxnet3Device: EthernetDevice, @unchecked Sendable {
   /// How messages name the card.
   public var name: String { pci.name }
   /// The driver's name: "vmxnet3".
@@ -33,22 +31,25 @@ extension Vmxnet3Device: EthernetDevice {
     return Link(megabitsPerSecond: answer.isUp ? max(1, answer.megabitsPerSecond) : 0)
   }
 
+  /// What a receive queue has counted.
+  public func receiveStatistics(_ id: Int) -> QueueStatistics {
+    precondition(0..<configuration.receiveQueues ~= id, "a queue that was not asked for")
+    return unsafe QueueStatistics(counters(Self.index(receive: id)))
+  }
+
+  /// What a transmit queue has counted.
+  public func transmitStatistics(_ id: Int) -> QueueStatistics {
+    precondition(0..<configuration.transmitQueues ~= id, "a queue that was not asked for")
+    return unsafe QueueStatistics(counters(Self.index(transmit: id)))
+  }
+
   /// Everything counted since the card was opened.
   ///
   /// Packets, bytes and errors are the queues' own counts; what found no buffer only the device knows.
   public func statistics() -> Statistics {
     var sum = Statistics()
-    for id in 0..<configuration.receiveQueues {
-      let queue = unsafe counters(Self.index(receive: id))
-      unsafe sum.receivedPackets += ixy_load64(queue)
-      unsafe sum.receivedBytes += ixy_load64(queue + 1)
-      unsafe sum.receiveErrors += ixy_load64(queue + 2)
-    }
-    for id in 0..<configuration.transmitQueues {
-      let queue = unsafe counters(Self.index(transmit: id))
-      unsafe sum.transmittedPackets += ixy_load64(queue)
-      unsafe sum.transmittedBytes += ixy_load64(queue + 1)
-    }
+    for id in 0..<configuration.receiveQueues { sum.add(received: receiveStatistics(id)) }
+    for id in 0..<configuration.transmitQueues { sum.add(transmitted: transmitStatistics(id)) }
     sum.receiveDropped = state.withLock { state in
       state.dropped &+ (state.isActive ? droppedSinceActivation() : 0)
     }

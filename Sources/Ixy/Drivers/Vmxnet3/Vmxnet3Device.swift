@@ -36,13 +36,15 @@ private typealias Reg = Vmxnet3Register
   let state = Mutex(State())
   /// Interrupts as they were set up, before the first activation.
   var interrupts = InterruptSetUp()
+  /// How frames are spread over several receive queues.
+  var scaling: ReceiveSideScaling
   /// Which frames are received; the device forgets it with each activation.
   var filter = Filter()
   /// What device and driver share; nil before the first activation.
   private(set) var area: Vmxnet3Memory?
   private(set) var receiveRings: [Vmxnet3Rings] = []
   private(set) var transmitRings: [Vmxnet3Rings] = []
-  /// Packets, bytes and errors of each ring.
+  /// Packets, bytes and errors of each ring, 128 bytes apart: two threads never share a cache line.
   private let allCounters: UnsafeMutablePointer<UInt64>
 
   /// Resets a card; everything else waits for its first queue.
@@ -67,13 +69,15 @@ private typealias Reg = Vmxnet3Register
     self.pci = pci
     self.domain = domain
     self.configuration = configuration
+    scaling = ReceiveSideScaling(queues: configuration.receiveQueues)
+    scaling.fields = Vmxnet3RSS.fields
     try pci.attach(to: domain)
     data = try pci.bar(0)
     control = try pci.bar(1)
     if data.size < 4096 || control.size < 4096 {
       throw .misbehaved(device: pci.name, "its BARs are too small")
     }
-    let cells = 3 * 2 * Self.largestQueues
+    let cells = 16 * 2 * Self.largestQueues
     unsafe allCounters = .allocate(capacity: cells)
     unsafe allCounters.initialize(repeating: 0, count: cells)
     try pci.setBusMaster(true)
@@ -194,7 +198,7 @@ private typealias Reg = Vmxnet3Register
   static func index(transmit id: Int) -> Int { largestQueues + id }
 
   /// Packets, bytes and errors of a ring: written by its thread, read by any.
-  func counters(_ index: Int) -> UnsafeMutablePointer<UInt64> { unsafe allCounters + 3 * index }
+  func counters(_ index: Int) -> UnsafeMutablePointer<UInt64> { unsafe allCounters + 16 * index }
 
   /// Marks a queue as taken; the first one starts the device.
   ///

@@ -1,4 +1,14 @@
-extension Vmxnet3Device: FrameFilter {
+extension Vmxnet3Device: FrameFilter, FrameSpreader {
+  /// All that the card has.
+  public var spreadableQueues: Int { Self.largestQueues }
+
+  /// Sets key, fields and table, before the first receive queue is taken; the device hashes no ports of UDP.
+  public func setReceiveSideScaling(_ scaling: ReceiveSideScaling) throws(DeviceError) {
+    let isActive = state.withLock { $0.isActive }
+    try require(scaling, fields: Vmxnet3RSS.fields, isReceiving: isActive)
+    self.scaling = scaling
+  }
+
   /// Receives every frame on the wire, or only those for this card.
   public func setPromiscuous(_ on: Bool) {
     if on { filter.mode.insert(.promiscuous) } else { filter.mode.remove(.promiscuous) }

@@ -100,7 +100,7 @@ extension Vmxnet3ReceiveQueue: ReceiveQueue {
     let (pool, stack) = unsafe (pool, pool.pointee.stack)
     let place = Vmxnet3ReceiveCompletion.place(queue: id)
     let wanted = min(max, batch.capacity &- batch.tail)
-    var top = unsafe pool.pointee.top
+    var top = unsafe pool.stock(wanted)
     let bottom = top &- min(wanted, top)
     var packet = unsafe batch.base + batch.tail
     // The device may spoil descriptors as fast as they are given back: one round is enough.

@@ -123,8 +123,15 @@ enum Vmxnet3RSS {
   static let size = 176
   /// hashType, hashFunc, hashKeySize and indTableSize, 16 bits each.
   static let types = 0, function = 2, keyLength = 4, tableLength = 6
-  /// Addresses of IPv4, with TCP's ports, and of IPv6, with TCP's ports.
-  static let allTypes: UInt16 = 1 | 2 | 4 | 8
+  /// What the device can hash: addresses of IPv4, with TCP's ports, and of IPv6, with TCP's ports.
+  static let fields: ReceiveSideScaling.Fields = [.ipv4, .tcpIPv4, .ipv6, .tcpIPv6]
+  /// Their bits in hashType.
+  static func types(_ fields: ReceiveSideScaling.Fields) -> UInt16 {
+    let bits: [(ReceiveSideScaling.Fields, UInt16)] = [
+      (.ipv4, 1), (.tcpIPv4, 2), (.ipv6, 4), (.tcpIPv6, 8),
+    ]
+    return bits.reduce(0) { fields.contains($1.0) ? $0 | $1.1 : $0 }
+  }
   static let toeplitz: UInt16 = 1
   /// hashKey and indTable: 40 and 128 bytes.
   static let key = 8, table = 48

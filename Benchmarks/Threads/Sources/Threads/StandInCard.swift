@@ -1,0 +1,1 @@
+../../../../Tests/DriverModels/StandInCard.swift
