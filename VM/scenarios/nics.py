@@ -23,6 +23,8 @@ GUEST = """
 number=0
 # forward OPTION...: starts the forwarder, and waits until it runs.
 forward() {
+  # What the last one wrote would be taken for its own.
+  rm -f /out /err
   $run ixy fwd "$@" --json >/out 2>/err &
   wait_until 60 grep -q stats /out || fail "ixy fwd $*: $(cat /out /err)"
   # With guardians there are several: the first is who started them.
@@ -38,6 +40,7 @@ ended() {
 ticks() { set -- $(sed 's/.*) //' /proc/$forwarder/stat); echo $(($12 + $13)); }
 # check OPTION...: starts the program for one card; it runs until its last frame.
 check() {
+  rm -f /check
   $run nictest "$@" >/check 2>&1 & checker=$!
   wait_until 60 grep -q READY /check || fail "nictest $*: $(cat /check)"
 }
