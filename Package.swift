@@ -63,6 +63,6 @@ if Context.environment["IXY_FUZZ"] != nil {
     .executableTarget(
       name: "Fuzz",
       dependencies: ["CFuzz", "CIxy", "Ixy", "Emulation", "VFIOUser", "DriverModels"],
-      path: "Tests/Fuzz"),
+      path: "Tests/Fuzz", exclude: ["known-inputs.txt"]),
   ]
 }
