@@ -28,6 +28,8 @@ SERVE = """
 turn=0
 looks=0
 serve() {
+  # What the last command wrote would be taken for this one's.
+  rm -f /out
   $as ixy "$@" >/out 2>&1 &
   _job=$!
   wait_until 30 grep -q " rx " /out || fail "ixy $*: $(cat /out)"
@@ -46,6 +48,7 @@ serve() {
 # captured NAME OPTION...: has ixy dump write some frames, and shows them to the host.
 captured() {
   _name=$1; shift
+  rm -f /out
   $as ixy dump "$@" -w /tmp/capture >/out 2>&1 &
   _job=$!
   wait_until 30 grep -q " rx " /out || fail "ixy dump $*: $(cat /out)"
@@ -55,6 +58,7 @@ captured() {
 }
 # generated OPTION...: has ixy pktgen send some frames.
 generated() {
+  rm -f /out
   $as ixy pktgen "$@" >/out 2>&1 || fail "ixy pktgen $*: $(cat /out)"
   tail -1 /out
 }
