@@ -7,6 +7,8 @@
 @frozen @usableFromInline @unsafe struct PoolState {
   @usableFromInline let stack: UnsafeMutablePointer<Buffer>
   @usableFromInline var top = 0
+  /// The pool's `capacity`; here, where changing it costs no check for exclusive access.
+  @usableFromInline var capacity = 0
   @usableFromInline let bufferSize: Int
   /// IOVA = pointer + iovaOffset, for every buffer of the pool.
   @usableFromInline var iovaOffset: UInt64 = 0
@@ -43,7 +45,7 @@ extension UnsafeMutablePointer<PoolState> {
   @usableFromInline static let headroom = 64
 
   /// The number of buffers that the pool was made with.
-  public final internal(set) var capacity = 0
+  public final var capacity: Int { unsafe state.pointee.capacity }
   @usableFromInline final let state: PoolReference
   private var blocks: [DMABlock] = []
 
@@ -67,8 +69,7 @@ extension UnsafeMutablePointer<PoolState> {
       let first = unsafe memory.base + Self.headroom
       for i in 0..<count { unsafe (stack + capacity + i).initialize(to: first + i * stride) }
       blocks.append(memory.block)
-      capacity += count
-      unsafe state.pointee.top = capacity
+      unsafe (state.pointee.capacity, state.pointee.top) = (capacity + count, capacity + count)
     }
   }
 

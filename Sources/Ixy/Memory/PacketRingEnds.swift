@@ -75,7 +75,7 @@ import Synchronization
     }
     let home = unsafe unsafeDowncast(part, to: MempoolPart.self)
     precondition(home.shared === ring.pool, "a packet of another mempool than the ring's")
-    home.capacity &-= count
+    unsafe home.state.pointee.capacity &-= count
   }
 }
 
@@ -142,6 +142,6 @@ import Synchronization
       unsafe packet += 1
     }
     batch.tail &+= count
-    part.capacity &+= count
+    unsafe part.state.pointee.capacity &+= count
   }
 }

@@ -50,7 +50,7 @@
   public func part(buffers: Int = 0) throws(DeviceError) -> Mempool {
     let part = MempoolPart(of: self)
     unsafe take(part.state, upTo: buffers)
-    part.capacity = part.available
+    unsafe part.state.pointee.capacity = part.available
     if part.available < buffers {
       throw .refused(
         "Take \(buffers) buffers of a mempool of \(capacity)",
@@ -106,7 +106,7 @@
     // What packets and queues still have stays theirs for ever, and with it this part's state and the memory.
     let missing = capacity - available
     while available > 0 { unsafe shared.give(state, downTo: 0) }
-    capacity = missing
+    unsafe state.pointee.capacity = missing
     if missing > 0 { _ = unsafe Unmanaged.passRetained(shared) }
   }
 
@@ -114,7 +114,7 @@
   func refill(_ count: Int) {
     let before = available
     unsafe shared.take(state, upTo: count)
-    capacity &+= available &- before
+    unsafe state.pointee.capacity &+= available &- before
   }
 
   /// Leaves what it has too many of to the others.
@@ -122,7 +122,7 @@
     if available <= Self.most { return }
     let before = available
     unsafe shared.give(state, downTo: Self.most / 2)
-    capacity &-= before &- available
+    unsafe state.pointee.capacity &-= before &- available
   }
 }
 
