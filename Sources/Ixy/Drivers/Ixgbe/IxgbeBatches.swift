@@ -46,6 +46,7 @@ extension IxgbeTransmitQueue: TransmitQueue {
   }
 
   /// Sends one packet, or hands it back when the ring is full.
+  @inlinable @inline(__always)
   public mutating func transmit(_ packet: consuming Packet) -> Packet? {
     cleanUp()
     if room == 0 { return packet }
