@@ -64,9 +64,9 @@ def counts(binary, arguments):
 def own_cost(path):
     """All instructions of a dump but those of the stand-in.
 
-    Where the benchmark calls a function measured_..., only what that costs, less the copying.
+    Where the benchmark calls a function measured..., only what that costs, less the copying and its own wire.
     """
-    total, measured, copies, function, callee, is_call = 0, 0, 0, "", "", False
+    total, measured, others, function, callee, is_call = 0, 0, 0, "", "", False
     with open(path, encoding="utf-8") as dump:
         for line in dump:
             if line.startswith("fn="):
@@ -78,9 +78,9 @@ def own_cost(path):
             elif line[:1].isdigit() or line[:1] in "+-*":
                 cost = int(line.split()[1])
                 if is_call:
-                    measured += cost if callee.startswith("measured_") else 0
+                    measured += cost if "measured" in callee else 0
                 elif not function.startswith("standin_"):
                     total += cost
-                    copies += cost if "memcpy" in function or "memmove" in function else 0
+                    others += cost if any(name in function for name in ("memcpy", "memmove", "BenchWire")) else 0
                 is_call = False
-    return measured - copies if measured else total
+    return measured - others if measured else total

@@ -5,13 +5,14 @@ import Ixy
 /// A cause is sent once: when it comes up, when it is unmasked, or when software sets it. The causes of
 /// queues are 64 bits wide, one for each MSI-X vector; EICR and its masks show the lower 16 of them, and
 /// above them the other causes.
-final class InterruptUnit {
+@safe final class InterruptUnit {
   /// How PCI config space wants interrupts.
   enum Delivery { case none, line, message, vectors }
 
   /// Bit 31, OTHER: one of the causes 29:16 is there.
   static let other: UInt32 = 1 << 31
   static let linkStatusChange: UInt32 = 1 << 20
+  private static let queueCount = 128
   private static let tcpTimer: UInt32 = 1 << 30
   private static let otherCauses: UInt32 = 0x3FFF_0000
   private static let upperHalf: UInt32 = 0xFFFF_0000
@@ -34,8 +35,9 @@ final class InterruptUnit {
 
   /// What has come since the last delivery, as bits of the cause.
   private var raised: UInt64 = 0
-  private var receiveCauses = [UInt64](repeating: 0, count: 128)
-  private var transmitCauses = [UInt64](repeating: 0, count: 128)
+  /// What each queue raises; here and not in arrays, because every poll asks.
+  private let receiveCauses = UnsafeMutablePointer<UInt64>.allocate(capacity: queueCount)
+  private let transmitCauses = UnsafeMutablePointer<UInt64>.allocate(capacity: queueCount)
   private var timerVector: Int?
   private var otherVector: Int?
 
@@ -53,10 +55,26 @@ final class InterruptUnit {
   private var throttle = InterruptThrottle()
   private var vectorBytes = [UInt8](repeating: 0, count: 256)
 
+  init() {
+    unsafe receiveCauses.initialize(repeating: 0, count: Self.queueCount)
+    unsafe transmitCauses.initialize(repeating: 0, count: Self.queueCount)
+  }
+
+  deinit {
+    unsafe receiveCauses.deallocate()
+    unsafe transmitCauses.deallocate()
+  }
+
   /// A frame was written back to receive queue `queue`.
-  @inline(__always) func received(queue: Int) { raised |= receiveCauses[queue] }
+  @inline(__always) func received(queue: Int) {
+    precondition(queue >= 0 && queue < Self.queueCount)
+    unsafe raised |= receiveCauses[queue]
+  }
   /// A descriptor of transmit queue `queue` was written back.
-  @inline(__always) func transmitted(queue: Int) { raised |= transmitCauses[queue] }
+  @inline(__always) func transmitted(queue: Int) {
+    precondition(queue >= 0 && queue < Self.queueCount)
+    unsafe raised |= transmitCauses[queue]
+  }
   /// Sets causes of EICR bits 31:16: link change, missed frames, ...
   func other(_ causes: UInt32) {
     others |= causes & Self.upperHalf
@@ -84,7 +102,8 @@ final class InterruptUnit {
   /// Everything as after power-on, but for what config space says.
   func reset() {
     raised = 0
-    for queue in 0..<128 { (receiveCauses[queue], transmitCauses[queue]) = (0, 0) }
+    unsafe receiveCauses.initialize(repeating: 0, count: Self.queueCount)
+    unsafe transmitCauses.initialize(repeating: 0, count: Self.queueCount)
     (timerVector, otherVector) = (nil, nil)
     (queueCauses, queueFresh, queueMask, queueAutoMask) = (0, 0, 0, 0)
     (others, othersFresh, othersMask, othersAutoMask) = (0, 0, 0, 0)
@@ -208,9 +227,9 @@ final class InterruptUnit {
   private func mapCauses() {
     let mask: UInt8 = mode & GPIE.msixMode != 0 ? 0x3F : 0x0F
     func cause(_ byte: UInt8) -> UInt64 { byte & 0x80 != 0 ? 1 << UInt64(byte & mask) : 0 }
-    for queue in 0..<128 {
-      receiveCauses[queue] = cause(vectorBytes[2 * queue])
-      transmitCauses[queue] = cause(vectorBytes[2 * queue + 1])
+    for queue in 0..<Self.queueCount {
+      unsafe receiveCauses[queue] = cause(vectorBytes[2 * queue])
+      unsafe transmitCauses[queue] = cause(vectorBytes[2 * queue + 1])
     }
   }
 

@@ -18,6 +18,7 @@ final class LinkUnit {
   private let registers: RegisterFile
   private let interrupts: InterruptUnit
   private var phy: PHY?
+  private let hasPHY: Bool
   /// AUTOC as after a reset.
   private let strap: UInt32
 
@@ -28,7 +29,7 @@ final class LinkUnit {
     wire: any Wire, registers: RegisterFile, interrupts: InterruptUnit, phy: PHY?, strap: UInt32
   ) {
     (self.wire, self.registers, self.interrupts) = (wire, registers, interrupts)
-    (self.phy, self.strap) = (phy, strap)
+    (self.phy, hasPHY, self.strap) = (phy, phy != nil, strap)
   }
 
   /// Looks at the wire; a change is an interrupt cause.
@@ -43,7 +44,7 @@ final class LinkUnit {
 
   /// With a PHY, forcing another link mode on the MAC separates the two.
   private var isModeRight: Bool {
-    phy == nil || (registers[At.autoc] ^ strap) & Self.linkMode == 0
+    !hasPHY || (registers[At.autoc] ^ strap) & Self.linkMode == 0
   }
 
   /// The link goes down, without an interrupt, and comes up again with the next update.

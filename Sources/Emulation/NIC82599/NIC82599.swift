@@ -59,12 +59,14 @@ public final class NIC82599: DeviceModel {
   var semaphores: Semaphores
   var hostInterface: HostInterface
   var twoWire: UInt32 = 0xF
-  var shared: SharedRegisters
+  let shared: SharedRegisters
   /// IOADDR: the register that IODATA reaches.
   var window: UInt32 = 0
   var stepsToScan = 0
   var vectorTable = [UInt32](repeating: 0, count: (16 << 10) / 4)
   private var isReceiverOn = false
+  /// What config space says; asked at every step.
+  private var allowsDMA = false
   private var lastReport: UInt64 = 0
 
   /// A card with its cable in `wire`.
@@ -131,6 +133,7 @@ public final class NIC82599: DeviceModel {
   }
 
   private func applyConfig() {
+    allowsDMA = config.allowsDMA
     interruptUnit.delivery = config.isAwake ? config.delivery : .none
     interruptUnit.isHeld = config.masksAllVectors || !config.isAwake
   }
@@ -178,7 +181,7 @@ public final class NIC82599: DeviceModel {
 
   /// Whether the card may reach memory: the bus allows it, and software has not asked it to stop.
   private var mayMoveFrames: Bool {
-    config.allowsDMA && !registers.has(Self.masterDisable, at: 0x00000)
+    allowsDMA && !registers.has(Self.masterDisable, at: 0x00000)
   }
 
   /// Takes in the tails, moves frames both ways, signals interrupts.

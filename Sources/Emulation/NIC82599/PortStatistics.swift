@@ -142,19 +142,21 @@
         EngineRegister.torl, EngineRegister.torl + 4, received.octets + fcs + lostOctets)
       (missedFrames, lostFrames, lostOctets) = (0, 0, 0)
       unsafe flush(
-        &received, receivedSizes, EngineRegister.prc64, EngineRegister.mprc, EngineRegister.bprc)
+        received, receivedSizes, EngineRegister.prc64, EngineRegister.mprc, EngineRegister.bprc)
+      received = Pending()
     }
     if went != 0 {
       registers[EngineRegister.gptc] &+= UInt32(truncatingIfNeeded: went)
       registers[EngineRegister.tpt] &+= UInt32(truncatingIfNeeded: went)
       let octets = sent.octets + went &* UInt64(Self.fcs)
       addPair(EngineRegister.gotcl, EngineRegister.gotcl + 4, octets)
-      unsafe flush(&sent, sentSizes, EngineRegister.ptc64, EngineRegister.mptc, EngineRegister.bptc)
+      unsafe flush(sent, sentSizes, EngineRegister.ptc64, EngineRegister.mptc, EngineRegister.bptc)
+      sent = Pending()
     }
   }
 
   private func flush(
-    _ pending: inout Pending, _ sizes: UnsafeMutablePointer<UInt32>, _ firstSize: Int,
+    _ pending: Pending, _ sizes: UnsafeMutablePointer<UInt32>, _ firstSize: Int,
     _ multicast: Int, _ broadcast: Int
   ) {
     // 64, 65 to 127, 128 to 255, 256 to 511, 512 to 1023, and longer.
@@ -166,7 +168,6 @@
     }
     registers[multicast] &+= pending.multicast
     registers[broadcast] &+= pending.broadcast
-    pending = Pending()
   }
 
   private func addPair(_ low: Int, _ high: Int, _ octets: UInt64) {

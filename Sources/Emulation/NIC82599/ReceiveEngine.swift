@@ -188,7 +188,8 @@ import Ixy
 
   /// Reports what was done since `prepare`.
   private func finish() {
-    for queue in enabledQueues where unsafe queues[queue].frames > 0 {
+    for i in 0..<enabledQueues.count where unsafe queues[enabledQueues[i]].frames > 0 {
+      let queue = enabledQueues[i]
       let bank = EngineRegister.receiveBank(queue)
       registers[bank + EngineRegister.Bank.head] = unsafe UInt32(queues[queue].ring.head)
       unsafe statistics.addReceived(

@@ -2,7 +2,7 @@
 ///
 /// A driver's write to these pages makes no call: it is found by comparing. Counters and what the card
 /// itself writes are not compared; they are shadows, which a driver that maps the pages sees late.
-struct SharedRegisters {
+@safe final class SharedRegisters {
   /// The pages with all registers of the queues.
   static let pages = [0x1000..<0x2000, 0x6000..<0x8000, 0xD000..<0xE000]
 
@@ -17,7 +17,8 @@ struct SharedRegisters {
   let isOn: Bool
   /// The registers that are compared, in ascending order.
   let compared: [Int]
-  private var seen: [UInt32]
+  /// Room for every register.
+  private let seen = UnsafeMutablePointer<UInt32>.allocate(capacity: RegisterFile.size / 4)
   private(set) var receiveQueues: [Int] = []
   private(set) var transmitQueues: [Int] = []
 
@@ -25,17 +26,20 @@ struct SharedRegisters {
     self.isOn = isOn
     let offsets = map.blocks.filter { $0.kind == .readWrite }.flatMap(\.offsets)
     compared = offsets.filter { offset in Self.pages.contains { $0.contains(offset) } }.sorted()
-    seen = [UInt32](repeating: 0, count: isOn ? RegisterFile.size / 4 : 0)
+    unsafe seen.initialize(repeating: 0, count: RegisterFile.size / 4)
   }
 
+  deinit { unsafe seen.deallocate() }
+
   /// The value of a register is known to be `value`.
-  @inline(__always) mutating func latch(_ offset: Int, _ value: UInt32) {
-    if isOn { seen[offset >> 2] = value }
+  @inline(__always) func latch(_ offset: Int, _ value: UInt32) {
+    precondition(offset >= 0 && offset < RegisterFile.size)
+    if isOn { unsafe seen[offset >> 2] = value }
   }
 
   /// Whether a register holds something else than was last seen.
   @inline(__always) func differs(_ offset: Int, _ value: UInt32) -> Bool {
-    seen[offset >> 2] != value
+    lastSeen(offset) != value
   }
 
   /// The place in `compared`, from `start` on, of a register that holds something new; nil at the end.
@@ -43,23 +47,26 @@ struct SharedRegisters {
     var place = start
     while place < compared.count {
       let offset = compared[place]
-      if registers[offset] != seen[offset >> 2] { return place }
+      if registers[offset] != lastSeen(offset) { return place }
       place += 1
     }
     return nil
   }
 
   /// What was last seen of a register.
-  func lastSeen(_ offset: Int) -> UInt32 { seen[offset >> 2] }
+  @inline(__always) func lastSeen(_ offset: Int) -> UInt32 {
+    precondition(offset >= 0 && offset < RegisterFile.size)
+    return unsafe seen[offset >> 2]
+  }
 
   /// After a reset: everything is as it is, and no queue is on.
-  mutating func latchAll(_ registers: RegisterFile) {
+  func latchAll(_ registers: RegisterFile) {
     (receiveQueues, transmitQueues) = ([], [])
     for offset in compared { latch(offset, registers[offset]) }
   }
 
   /// The card has moved the heads of the queues.
-  mutating func latchHeads(_ registers: RegisterFile) {
+  func latchHeads(_ registers: RegisterFile) {
     guard isOn else { return }
     for queue in receiveQueues {
       let head = Self.receive(queue) + 0x10
@@ -71,12 +78,12 @@ struct SharedRegisters {
     }
   }
 
-  mutating func receiveQueue(_ queue: Int, isOn: Bool) {
+  func receiveQueue(_ queue: Int, isOn: Bool) {
     receiveQueues.removeAll { $0 == queue }
     if isOn { receiveQueues.append(queue) }
   }
 
-  mutating func transmitQueue(_ queue: Int, isOn: Bool) {
+  func transmitQueue(_ queue: Int, isOn: Bool) {
     transmitQueues.removeAll { $0 == queue }
     if isOn { transmitQueues.append(queue) }
   }
