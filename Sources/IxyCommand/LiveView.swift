@@ -3,13 +3,18 @@ import Ixy
 
 /// The table that is drawn anew each second on a terminal: rates, ring fill, drops, and the last half minute.
 struct LiveView {
+  /// How full the two rings of a queue pair are, 0 to 1; nil where there is none.
+  struct Fill {
+    var receive: Double?
+    var transmit: Double?
+  }
+
   /// One port in one second.
   struct Row {
     var name: String
     var step: Statistics
-    /// How full the rings are, 0 to 1; nil where the card does not tell.
-    var receiveFill: Double?
-    var transmitFill: Double?
+    /// Of each queue pair; empty where the card does not tell.
+    var fills: [Fill]
     /// All frames that were dropped or damaged so far.
     var lost: UInt64
   }
@@ -33,10 +38,16 @@ struct LiveView {
       let rate = Double(step.receivedPackets + step.transmittedPackets) / seconds
       history[i] = (history[i] + [rate]).suffix(Self.seconds)
       lines.append("\u{1B}[1m\(row.name)\u{1B}[0m")
+      // One queue pair has its bars beside the rates, several have lines of their own.
+      let only = row.fills.count == 1 ? row.fills[0] : Fill()
+      lines.append(Self.line("in", step.receivedPackets, step.receivedBytes, seconds, only.receive))
       lines.append(
-        Self.line("in", step.receivedPackets, step.receivedBytes, seconds, row.receiveFill))
-      lines.append(
-        Self.line("out", step.transmittedPackets, step.transmittedBytes, seconds, row.transmitFill))
+        Self.line("out", step.transmittedPackets, step.transmittedBytes, seconds, only.transmit))
+      for (id, fill) in row.fills.enumerated() where row.fills.count > 1 {
+        let (receive, transmit) = (fill.receive.map(Self.bar), fill.transmit.map(Self.bar))
+        lines.append(
+          "  queue \(id)".padded(12) + "in \(receive ?? "?")".padded(28) + "out \(transmit ?? "?")")
+      }
       let drops = row.step.receiveDropped + row.step.transmitDropped + row.step.receiveErrors
       lines.append("  lost \(drops) now, \(row.lost) in all".padded(48) + Self.spark(history[i]))
     }
@@ -72,29 +83,40 @@ struct LiveView {
   }
 }
 
-/// How full the rings of queue 0 of an ixgbe card are, by its registers.
+/// How full the rings of a card of Intel's are, by its registers.
 struct RingFill {
   private let bar: BAR
+  private let driver: String
 
   /// Nil for other cards.
   init?(_ device: any EthernetDevice, _ bus: any PCIDevice) {
-    guard device.driverName == "ixgbe", let bar = try? bus.bar(0) else { return nil }
+    driver = device.driverName
+    guard RingRegisters(receive: 0, of: driver) != nil, let bar = try? bus.bar(0) else {
+      return nil
+    }
     self.bar = bar
   }
 
   /// Frames that wait for the driver.
-  var receive: Double? {
-    ring(0x01000).map { size, waiting in 1 - Double(waiting + 1) / Double(size) }
+  func receive(_ queue: Int) -> Double? {
+    ring(RingRegisters(receive: queue, of: driver)).map { size, free in
+      1 - Double(free + 1) / Double(size)
+    }
   }
+
   /// Frames that wait for the card.
-  var transmit: Double? {
-    ring(0x06000).map { size, waiting in Double(waiting) / Double(size) }
+  func transmit(_ queue: Int) -> Double? {
+    ring(RingRegisters(transmit: queue, of: driver)).map { size, waiting in
+      Double(waiting) / Double(size)
+    }
   }
 
   /// The descriptors of a ring, and those from head to tail, which are the card's.
-  private func ring(_ base: Int) -> (size: Int, cards: Int)? {
-    func read(_ offset: Int) -> Int { Int(truncatingIfNeeded: bar.read(base + offset, width: 4)) }
-    let (size, head, tail) = (read(0x08) / 16, read(0x10), read(0x18))
+  private func ring(_ registers: RingRegisters?) -> (size: Int, cards: Int)? {
+    guard let registers else { return nil }
+    func read(_ offset: Int) -> Int { Int(truncatingIfNeeded: bar.read(offset, width: 4)) }
+    let size = read(registers.length) / 16
+    let (head, tail) = (read(registers.head), read(registers.tail))
     guard size > 0, head < size, tail < size else { return nil }
     return (size, (tail - head + size) % size)
   }

@@ -8,8 +8,7 @@ final class Port {
   let device: any EthernetDevice
   /// Frames that the command dropped because the port's ring was full.
   let drops = DropCounter()
-  /// How full its rings are, where the card tells.
-  fileprivate let fill: RingFill?
+  private let fill: RingFill?
   private var last = Statistics()
 
   convenience init(_ device: any EthernetDevice) { self.init(device, nil) }
@@ -20,6 +19,17 @@ final class Port {
   }
 
   var name: String { device.name }
+
+  /// How full the rings of each queue pair are, where the card tells.
+  var fills: [LiveView.Fill] {
+    guard let fill else { return [] }
+    let counts = device.queueCounts
+    return (0..<max(counts.receive, counts.transmit)).map { id in
+      LiveView.Fill(
+        receive: id < counts.receive ? fill.receive(id) : nil,
+        transmit: id < counts.transmit ? fill.transmit(id) : nil)
+    }
+  }
 
   /// What each of several queue pairs has counted since the card was opened; empty for a single one.
   ///
@@ -135,8 +145,7 @@ final class Reporter {
   private static func row(_ port: Port, _ step: Statistics) -> LiveView.Row {
     let all = port.statistics()
     return LiveView.Row(
-      name: port.name, step: step, receiveFill: port.fill?.receive,
-      transmitFill: port.fill?.transmit,
+      name: port.name, step: step, fills: port.fills,
       lost: all.receiveDropped + all.transmitDropped + all.receiveErrors)
   }
 

@@ -1,14 +1,14 @@
 import Glibc
 
 /// A device whose I/O ports are reached in another way than its memory.
-protocol PortDevice: PCIDevice {
+public protocol PortDevice: PCIDevice {
   /// The registers behind an I/O port BAR.
   func ports(_ index: Int) throws(DeviceError) -> BAR
 }
 
 extension PCIDevice {
   /// The registers of a BAR, be they memory or I/O ports.
-  func registers(_ index: Int) throws(DeviceError) -> BAR {
+  public func registers(_ index: Int) throws(DeviceError) -> BAR {
     // Bit 0 of the BAR tells the two apart.
     let isPorts = try readConfig(0x10 + 4 * index, width: 4) & 1 != 0
     guard isPorts, let device = self as? any PortDevice else { return try bar(index) }
@@ -29,7 +29,7 @@ extension PCIDevice {
 
 extension SysfsDevice: PortDevice {
   /// I/O ports cannot be mapped: the kernel reads and writes them for us.
-  func ports(_ index: Int) throws(DeviceError) -> BAR {
+  public func ports(_ index: Int) throws(DeviceError) -> BAR {
     let file = try FileDescriptor(path: "\(directory)/resource\(index)", O_RDWR)
     var status = stat()
     // As for memory: seeking to the end gives 0 before Linux 6.6.
@@ -40,7 +40,7 @@ extension SysfsDevice: PortDevice {
 
 extension GuardedDevice: PortDevice {
   /// The registers behind an I/O port BAR of the card that is guarded.
-  func ports(_ index: Int) throws(DeviceError) -> BAR { try card.ports(index) }
+  public func ports(_ index: Int) throws(DeviceError) -> BAR { try card.ports(index) }
 }
 
 /// I/O ports as a file of sysfs.

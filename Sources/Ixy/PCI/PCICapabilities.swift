@@ -1,14 +1,14 @@
 /// An entry of the capability list in config space.
-struct PCICapability {
+public struct PCICapability {
   /// What it is: 0x05 is MSI, 0x09 vendor specific, 0x11 MSI-X.
-  let id: Int
+  public let id: Int
   /// Where it starts in config space.
-  let offset: Int
+  public let offset: Int
 }
 
 extension PCIDevice {
   /// The capability list, in its order; as far as it makes sense, should the device not.
-  func capabilities() throws(DeviceError) -> [PCICapability] {
+  public func capabilities() throws(DeviceError) -> [PCICapability] {
     // Status, bit 4: there is a list at all.
     if try readConfig(0x06, width: 2) & 1 << 4 == 0 { return [] }
     var found: [PCICapability] = []

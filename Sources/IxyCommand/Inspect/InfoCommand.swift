@@ -9,7 +9,7 @@ struct InfoCommand: ParsableCommand {
     abstract: "Opens a card and tells what it is: link, address, queues, counters, bus, EEPROM.",
     discussion: """
       The card is taken from the kernel and reset, as for every other command. With --registers it prints the
-      registers of an ixgbe card by name and field; those that a read would change are left out, and of
+      registers that drivers use by name and field; those that a read would change are left out, and of
       arrays what is 0.
       """)
 
@@ -25,13 +25,10 @@ struct InfoCommand: ParsableCommand {
     let bus = bench.buses[0]
     let info = try CardInfo(device, bus)
     output(cardOptions.json ? jsonLine(info) : info.text)
-    if registers, device.driverName == "ixgbe" {
-      let bar = try bus.bar(0)
-      for line in RegisterLine.all(of: bar) {
+    if registers {
+      for line in try RegisterLine.all(of: RegisterMap(of: device.driverName, bus), bus) {
         output(cardOptions.json ? jsonLine(line) : line.text)
       }
-    } else if registers {
-      tell("The names of the registers of \(device.driverName) are not known here.")
     }
     try bench.close()
   }
@@ -119,22 +116,26 @@ private struct RegisterLine: Encodable {
   var section: String
 
   var text: String {
-    "\(register.padded(14)) \(offset)  \(value)  \(section.padded(11)) \(title)"
+    "\(register.padded(14)) \(offset)  \(value.padded(10))  \(section.padded(11)) \(title)"
       + (fields.isEmpty ? "" : "\n" + String(repeating: " ", count: 14) + " " + fields)
   }
 
-  static func all(of bar: BAR) -> [RegisterLine] {
-    RegisterName.all.filter { !$0.changesWhenRead }.flatMap { register in
-      (0..<register.count).compactMap { i -> RegisterLine? in
-        let offset = register.offset + i * register.stride
-        let value = UInt32(truncatingIfNeeded: bar.read(offset, width: 4))
-        guard register.count == 1 || value != 0, let name = RegisterName.find(offset)?.name else {
-          return nil
-        }
-        return RegisterLine(
-          register: name, offset: "0x" + hex(offset, 5), value: "0x" + hex(Int(value), 8),
-          fields: register.describe(value), title: register.title, section: register.section)
-      }
+  /// Those of a card that have a value to show.
+  static func all(of map: RegisterMap, _ bus: any PCIDevice) throws -> [RegisterLine] {
+    var bars: [Int: BAR] = [:]
+    return try map.entries.compactMap { entry in
+      let register = entry.register
+      if register.changesWhenRead { return nil }
+      let bar = try bars[entry.bar] ?? bus.registers(entry.bar)
+      bars[entry.bar] = bar
+      // Where virtio's structures are is the device's word.
+      if entry.offset + register.width > bar.size { return nil }
+      let value = UInt32(truncatingIfNeeded: bar.read(entry.offset, width: register.width))
+      if register.count > 1, value == 0 { return nil }
+      return RegisterLine(
+        register: entry.name, offset: "0x" + hex(entry.offset, 5),
+        value: "0x" + hex(Int(value), 2 * register.width), fields: register.describe(value),
+        title: register.title, section: map.section(of: register))
     }
   }
 }

@@ -17,6 +17,8 @@ struct TraceStep: Encodable {
   var line: String?
   /// How often the same was read.
   var times: Int?
+  /// The driver has taken back all descriptors that the card was done with.
+  var collected: Bool?
   /// What changed in the receive and the transmit ring since the step before.
   var rx: RingChange?
   var tx: RingChange?
@@ -42,22 +44,41 @@ struct RingChange: Encodable {
 /// Collects the steps of a card that is traced.
 final class Trace {
   private let device: TracingDevice
+  private let map: RegisterMap
   private var bar: BAR?
   private var records: [(step: TraceStep, callers: [UInt], value: UInt32)] = []
-  /// The offsets of the ring registers, and what was in the ring at the last look.
-  private var rings: [(registers: Int, last: [String], head: Int, tail: Int)] = [
-    (0x01000, [], 0, 0), (0x06000, [], 0, 0),
-  ]
+  /// The receive and the transmit ring, where the card has them as Intel's have.
+  private var rings: [ObservedRing] = []
   /// Whether the rings are looked at.
   var showsRings = false
 
-  init(_ device: TracingDevice) {
+  /// A ring, and what was in it at the last look.
+  private struct ObservedRing {
+    let registers: RingRegisters
+    var last: [String] = []
+    var head = 0
+    var tail = 0
+  }
+
+  /// Collects what a driver does to a device.
+  init(_ device: TracingDevice, driver: String) throws(DeviceError) {
     self.device = device
+    map = try RegisterMap(of: driver, device)
+    if let receive = RingRegisters(receive: 0, of: driver),
+      let transmit = RingRegisters(transmit: 0, of: driver)
+    {
+      rings = [ObservedRing(registers: receive), ObservedRing(registers: transmit)]
+    }
     device.onAccess = { [unowned self] in add($0) }
   }
 
+  /// Whether the rings can be looked at.
+  var knowsRings: Bool { !rings.isEmpty }
+
   /// Adds a sentence.
-  func note(_ text: String) { append(TraceStep(kind: "note", text: text), [], 0) }
+  func note(_ text: String, collected: Bool? = nil) {
+    append(TraceStep(kind: "note", text: text, collected: collected), [], 0)
+  }
 
   /// The steps, each access with the driver's line.
   func steps() -> [TraceStep] {
@@ -75,7 +96,7 @@ final class Trace {
   }
 
   private func add(_ record: RegisterAccessRecord) {
-    let found = record.bar == 0 ? RegisterName.find(record.offset) : nil
+    let found = map.find(bar: record.bar, record.offset)
     let offset = "0x" + hex(record.offset, 5)
     // The same again is a driver that waits.
     if !record.isWrite, let last = records.last, last.step.kind == "read",
@@ -87,16 +108,16 @@ final class Trace {
     let step = TraceStep(
       kind: record.isWrite ? "write" : "read", text: found?.register.title ?? "",
       register: found?.name ?? "register \(offset)", offset: offset,
-      value: "0x" + hex(Int(record.value), 8),
+      value: "0x" + hex(Int(record.value), 2 * record.width),
       fields: found?.register.describe(
         record.value, was: record.isWrite ? record.before : nil),
-      section: found?.register.section)
+      section: found.map { map.section(of: $0.register) })
     append(step, record.callers, record.value)
   }
 
   private func append(_ step: TraceStep, _ callers: [UInt], _ value: UInt32) {
     var step = step
-    if showsRings {
+    if showsRings, knowsRings {
       step.rx = look(0)
       step.tx = look(1)
     }
@@ -105,10 +126,11 @@ final class Trace {
 
   /// What changed in a ring since the last look; nil when nothing did.
   private func look(_ ring: Int) -> RingChange? {
-    let base = rings[ring].registers
-    let size = Int(device.lastValue(base + 0x08)) / 16
-    let iova =
-      UInt64(device.lastValue(base)) | UInt64(device.lastValue(base + 0x04)) << 32
+    let last = rings[ring]
+    let registers = last.registers
+    let size = Int(device.lastValue(registers.length)) / 16
+    let (low, high) = registers.address
+    let iova = UInt64(device.lastValue(low)) | UInt64(device.lastValue(high)) << 32
     if bar == nil { bar = try? device.inner.bar(0) }
     guard size > 0, let bar else { return nil }
     let bytes = device.read(iova, count: size * 16)
@@ -116,12 +138,11 @@ final class Trace {
     let now = stride(from: 0, to: bytes.count, by: 16).map { start in
       bytes[start..<start + 16].map { hex(Int($0), 2) }.joined()
     }
-    let head = Int(truncatingIfNeeded: bar.read(base + 0x10, width: 4))
-    let tail = Int(device.lastValue(base + 0x18))
-    let last = rings[ring]
+    let head = Int(truncatingIfNeeded: bar.read(registers.head, width: 4))
+    let tail = Int(device.lastValue(registers.tail))
     let changed = now.indices.filter { last.last.isEmpty || now[$0] != last.last[$0] }
     if changed.isEmpty, head == last.head, tail == last.tail { return nil }
-    rings[ring] = (base, now, head, tail)
+    rings[ring] = ObservedRing(registers: registers, last: now, head: head, tail: tail)
     return RingChange(
       size: size, head: head, tail: tail,
       changed: changed.map { .init(number: $0, bytes: now[$0]) })

@@ -10,9 +10,9 @@ struct TraceCommand: ParsableCommand {
     abstract:
       "Brings a card up and prints every register access, then the descriptors of some frames.",
     discussion: """
-      Each line is an access: what was done, the register's name, offset and value, the section of the
+      Each line is an access: what was done, the register's name, offset and value, the section of the 82599's
       datasheet (§8 where none is known more exactly), the line of the driver, and the fields that are set, or
-      that changed. With html the result is one page that shows both rings turn, step by step:
+      that changed. Of virtio and vmxnet3 only registers are shown, no rings. With html the result is one page that shows both rings turn, step by step:
       ixy trace --format html > trace.html
       """)
 
@@ -33,8 +33,9 @@ struct TraceCommand: ParsableCommand {
     let domain = DMADomain()
     let (bus, work) = try open(domain)
     let tracer = TracingDevice(bus)
-    let trace = Trace(tracer)
-    try bringUp(tracer, domain, trace, work)
+    let driver = driverName(for: try tracer.identity()) ?? ""
+    let trace = try Trace(tracer, driver: driver)
+    try bringUp(tracer, domain, trace, isIxgbe: driver == "ixgbe", work)
     let steps = trace.steps()
     switch format {
     case .text:
@@ -66,19 +67,23 @@ struct TraceCommand: ParsableCommand {
   }
 
   private func bringUp(
-    _ tracer: TracingDevice, _ domain: DMADomain, _ trace: Trace, _ work: () -> Void
+    _ tracer: TracingDevice, _ domain: DMADomain, _ trace: Trace, isIxgbe: Bool, _ work: () -> Void
   ) throws {
-    trace.note("The driver resets the card and sets it up (§4.6.3).")
+    // Where the 82599's datasheet has it.
+    func section(_ number: String) -> String { isIxgbe ? " (§\(number))" : "" }
+    trace.note("The driver resets the card and sets it up\(section("4.6.3")).")
     var configuration = DeviceConfiguration()
     configuration.ringEntries = 64
     let device = try openDevice(tracer, domain: domain, configuration: configuration)
     trace.note("It listens to every address.")
     try device.setPromiscuous(true)
     let pool = try Mempool(domain: domain, buffers: 512)
-    trace.note("A receive ring: 64 descriptors, each with an empty buffer for the card (§4.6.7).")
+    if !trace.knowsRings { trace.note("Of this card only the registers are shown, not its rings.") }
+    trace.note(
+      "A receive ring: 64 descriptors, each with an empty buffer for the card\(section("4.6.7")).")
     trace.showsRings = true
     var receiver = try device.receiveQueue(0, mempool: pool)
-    trace.note("A transmit ring: 64 descriptors, all empty (§4.6.8).")
+    trace.note("A transmit ring: 64 descriptors, all empty\(section("4.6.8")).")
     var transmitter = try device.transmitQueue(0)
     trace.note("Is there a link?")
     let deadline = ContinuousClock.now + .seconds(10)
@@ -89,27 +94,48 @@ struct TraceCommand: ParsableCommand {
     var source = FrameSource(
       .numbered(shared, .range(60...60), flows: 1),
       pool: try Mempool(domain: domain, buffers: 128))
-    var batch = PacketBatch(capacity: 64)
     var sent = 0
     while sent < frames, !StopSignal.isRaised {
-      let count = min(sent < 4 ? 1 : 16, frames - sent)
-      let name = count == 1 ? "Frame \(sent + 1)" : "Frames \(sent + 1) to \(sent + count)"
-      trace.note("\(name): the driver fills descriptors, and rings the doorbell.")
-      source.fill(&batch, upTo: count)
-      sent += try transmitter.transmit(&batch)
-      source.takeBack(batch.count)
-      batch.removeAll()
-      work()
-      trace.note("\(name): the card has read them, sent the frames, and received what came back.")
-      _ = try receiver.receive(into: &batch, max: 64)
-      let received = batch.count
-      batch.removeAll()
-      _ = try transmitter.reclaim()
-      trace.note(
-        "The driver took \(received) frames out, and gave the card empty buffers for them.")
+      let count = try exchange(frames: sent, &source, &transmitter, &receiver, trace, work)
+      // A ring that stays full, for want of a link.
+      if count == 0 { break }
+      sent += count
     }
     trace.showsRings = false
     trace.note("The card is stopped.")
     device.stop()
+  }
+
+  /// Sends the next frames and takes what came back; returns how many were sent.
+  private func exchange(
+    frames sent: Int, _ source: inout FrameSource,
+    _ transmitter: inout any TransmitQueue & ~Copyable,
+    _ receiver: inout any ReceiveQueue & ~Copyable, _ trace: Trace, _ work: () -> Void
+  ) throws -> Int {
+    let count = min(sent < 4 ? 1 : 16, frames - sent)
+    let isOne = count == 1
+    let name = isOne ? "Frame \(sent + 1)" : "Frames \(sent + 1) to \(sent + count)"
+    let (filled, them) = isOne ? ("a descriptor", "it") : ("descriptors", "them")
+    trace.note("\(name): the driver fills \(filled), and rings the doorbell.")
+    var batch = PacketBatch(capacity: 64)
+    source.fill(&batch, upTo: count)
+    let accepted = try transmitter.transmit(&batch)
+    source.takeBack(batch.count)
+    batch.removeAll()
+    work()
+    trace.note("\(name): the card has read \(them), sent \(them), and received what came back.")
+    _ = try receiver.receive(into: &batch, max: 64)
+    let received = batch.count
+    batch.removeAll()
+    _ = try transmitter.reclaim()
+    let text =
+      switch received {
+      case 0: "Nothing came back."
+      case 1: "The driver took 1 frame out, and gave the card an empty buffer for it."
+      default:
+        "The driver took \(received) frames out, and gave the card empty buffers for them."
+      }
+    trace.note(text, collected: true)
+    return accepted
   }
 }

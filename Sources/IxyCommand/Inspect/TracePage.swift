@@ -16,14 +16,17 @@ enum TracePage {
 
   private static let page = """
     <!DOCTYPE html>
-    <html lang="en"><head><meta charset="utf-8"><title>ixy trace: TITLE</title>
+    <html lang="en"><head><meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1"><title>ixy trace: TITLE</title>
     <style>
-      body { font: 14px/1.4 system-ui, sans-serif; margin: 1em auto; max-width: 76em; color: #222; }
+      body { font: 14px/1.4 system-ui, sans-serif; margin: 0 auto; padding: 1em; max-width: 76em; color: #222; }
       h1 { font-size: 1.3em; margin: 0; }
       nav { margin: .6em 0; display: flex; gap: .5em; align-items: center; }
       nav input { flex: 1; }
       main { display: grid; grid-template-columns: 1fr 1fr; gap: 1em; }
-      #now { background: #f4f4f0; border-left: 4px solid #357; padding: .6em 1em; min-height: 5em; }
+      figure { margin: 0; }
+      @media (max-width: 40em) { main { grid-template-columns: 1fr; } }
+      #now { background: #f4f4f0; border-left: 4px solid #357; padding: .6em 1em; min-height: 8.4em; overflow-wrap: anywhere; }
       #list { height: 18em; overflow: auto; font: 12px/1.5 ui-monospace, monospace; white-space: pre; }
       #list div { padding: 0 .5em; cursor: pointer; }
       #list .note { font-weight: bold; margin-top: .4em; white-space: normal; }
@@ -35,17 +38,19 @@ enum TracePage {
       .key span { display: inline-block; padding: 0 .6em; margin-right: .4em; border-radius: .3em; }
       code { font: 12px ui-monospace, monospace; }
     </style></head><body>
-    <h1>TITLE</h1>
+    <h1>A driver and its card: TITLE</h1>
+    <p>Every access to a register while the driver brings the card up, sends frames and receives them; and the two rings
+      of descriptors that both share. <b>Head</b> is where the card is, <b>tail</b> where the driver lets it go.</p>
     <nav><button id="back">&#9664; back</button><button id="next">next &#9654;</button>
       <button id="play">play</button><input id="slide" type="range" min="0" value="0">
       <span id="count"></span></nav>
     <div id="now"></div>
-    <p class="key"><span style="background:#7aa6d8">the card's</span>
+    <p class="key">Descriptors: <span style="background:#7aa6d8">the card's</span>
       <span style="background:#e9a23b">done by the card, for the driver to look at</span>
       <span style="background:#e4e4de">the driver's</span>
-      outlined in red: changed in this step. Arrow keys step, too.</p>
-    <main><figure><svg id="rx" viewBox="0 0 400 400"></svg></figure>
-      <figure><svg id="tx" viewBox="0 0 400 400"></svg></figure></main>
+      outlined in red: changed in this step. The arrow keys step, too.</p>
+    <main><figure><svg id="rx" viewBox="-20 -10 440 420"></svg></figure>
+      <figure><svg id="tx" viewBox="-20 -10 440 420"></svg></figure></main>
     <div id="list"></div>
     <script>
     const steps = STEPS;
@@ -57,24 +62,32 @@ enum TracePage {
       const now = {};
       for (const r of ["rx", "tx"]) {
         const old = last[r], change = s[r];
-        if (!change) { now[r] = old && { ...old, changed: new Set() }; continue; }
-        const bytes = old ? old.bytes.slice() : [];
-        for (const d of change.changed) bytes[d.number] = d.bytes;
-        now[r] = { size: change.size, head: change.head, tail: change.tail, bytes,
-                   changed: new Set(change.changed.map(d => d.number)) };
+        if (!change && !old) { now[r] = null; continue; }
+        const ring = { ...old, ...change, bytes: old ? old.bytes.slice() : [], seen: new Set(old && old.seen),
+                       changed: new Set() };
+        for (const d of change ? change.changed : []) {
+          ring.bytes[d.number] = d.bytes; ring.changed.add(d.number); ring.seen.delete(d.number);
+        }
+        // What is done stays so in memory; the driver has taken it.
+        if (s.collected) ring.bytes.forEach((_, i) => ring.seen.add(i));
+        now[r] = ring;
       }
       states.push(now); last = now;
     }
+    const hasRings = steps.some(s => s.rx || s.tx);
     // Bit 0 of the status: Descriptor Done, in word 2 of a receive and word 3 of a transmit descriptor.
     const isDone = (r, bytes) => bytes && (parseInt(bytes.substr(r == "rx" ? 16 : 24, 2), 16) & 1);
     function owner(r, ring, i) {
       const ahead = (i - ring.head + ring.size) % ring.size;
       if (ahead < (ring.tail - ring.head + ring.size) % ring.size) return "card";
-      return isDone(r, ring.bytes[i]) ? "done" : "driver";
+      return !ring.seen.has(i) && isDone(r, ring.bytes[i]) ? "done" : "driver";
     }
     function draw(r, ring) {
       const name = r == "rx" ? "receive ring" : "transmit ring";
-      if (!ring) { $(r).innerHTML = `<text x="200" y="200">${name}: not there yet</text>`; return; }
+      if (!ring) {
+        $(r).innerHTML = `<text x="200" y="200">${name}: ${hasRings ? "not there yet" : "not shown"}</text>`;
+        return;
+      }
       const at = (i, radius) => {
         const a = 2 * Math.PI * i / ring.size - Math.PI / 2;
         return [200 + radius * Math.cos(a), 200 + radius * Math.sin(a)];
@@ -87,9 +100,10 @@ enum TracePage {
                `<title>descriptor ${i}: ${ring.bytes[i]}</title></polygon>`;
       }
       const arrow = (i, inner, label) => {
-        const [x, y] = at(i - .5, inner ? 98 : 186), [a, b] = at(i - .5, inner ? 122 : 168);
+        const [x, y] = at(i - .5, inner ? 98 : 184), [a, b] = at(i - .5, inner ? 122 : 168);
+        const [u, v] = at(i - .5, inner ? 80 : 202);
         return `<line x1="${x}" y1="${y}" x2="${a}" y2="${b}" stroke="#222" stroke-width="2"/>` +
-               `<text x="${at(i - .5, inner ? 82 : 194)[0]}" y="${at(i - .5, inner ? 82 : 194)[1] + 4}">${label}</text>`;
+               `<text x="${u}" y="${v + 4}">${label}</text>`;
       };
       out += arrow(ring.head, true, "head") + arrow(ring.tail, false, "tail");
       out += `<text x="200" y="195">${name}</text>` +
@@ -105,7 +119,7 @@ enum TracePage {
       const s = steps[current];
       let text = s.kind == "note" ? `<b>${escape(s.text)}</b>`
         : `<b>${s.kind} ${escape(s.register)}</b> at ${s.offset}: <code>${s.value}</code>` +
-          (s.times ? `, ${s.times} times` : "") + `<br>${escape(s.text)}, ${escape(s.section)}` +
+          (s.times ? `, ${s.times} times` : "") + `<br>${escape(s.text)}` + (s.section ? `, ${escape(s.section)}` : "") +
           `<br>${escape(s.fields) || "no field is set, or changed"}` +
           (s.line ? `<br>by <code>${escape(s.line)}</code>` : "");
       for (const r of ["rx", "tx"]) if (s[r] && s[r].changed.length && s[r].changed.length < s[r].size)

@@ -7,6 +7,8 @@ struct RegisterAccessRecord {
   let bar: Int
   let offset: Int
   let value: UInt32
+  /// How many bytes it has.
+  let width: Int
   /// What the register held before, as far as the driver had seen it.
   let before: UInt32?
   /// The return addresses of the functions that led to it, the innermost first.
@@ -16,11 +18,12 @@ struct RegisterAccessRecord {
 }
 
 /// A card whose register accesses are written down, in order.
-final class TracingDevice: PCIDevice {
+final class TracingDevice: PortDevice {
   let inner: any PCIDevice
   /// Called with each access, after it was done.
   var onAccess: (RegisterAccessRecord) -> Void = { _ in }
-  fileprivate var known: [Int: UInt32] = [:]
+  /// What the driver has seen of each register of each BAR.
+  fileprivate var known: [[Int: UInt32]] = Array(repeating: [:], count: 6)
   private let memory = MemoryRecorder()
 
   init(_ inner: any PCIDevice) { self.inner = inner }
@@ -29,6 +32,11 @@ final class TracingDevice: PCIDevice {
 
   func bar(_ index: Int) throws(DeviceError) -> BAR {
     let bar = try inner.bar(index)
+    return ForwardedBAR(TracedRegisters(bar, index, self), size: bar.size)
+  }
+
+  func ports(_ index: Int) throws(DeviceError) -> BAR {
+    let bar = try inner.registers(index)
     return ForwardedBAR(TracedRegisters(bar, index, self), size: bar.size)
   }
 
@@ -48,8 +56,8 @@ final class TracingDevice: PCIDevice {
   /// What the card and its driver share at an address of the card's; empty where they share nothing.
   func read(_ iova: UInt64, count: Int) -> [UInt8] { memory.read(iova, count: count) }
 
-  /// What the driver last wrote to a register, or read from it.
-  func lastValue(_ offset: Int) -> UInt32 { known[offset] ?? 0 }
+  /// What the driver last wrote to a register of BAR 0, or read from it.
+  func lastValue(_ offset: Int) -> UInt32 { known[0][offset] ?? 0 }
 }
 
 /// Registers that report what is done to them.
@@ -66,20 +74,22 @@ private final class TracedRegisters: RegisterAccess {
 
   func read(_ offset: Int, width: Int) -> UInt64 {
     let value = bar.read(offset, width: width)
-    report(offset, UInt32(truncatingIfNeeded: value), isWrite: false)
+    report(offset, value, width, isWrite: false)
     return value
   }
 
   func write(_ value: UInt64, to offset: Int, width: Int) {
     bar.write(value, to: offset, width: width)
-    report(offset, UInt32(truncatingIfNeeded: value), isWrite: true)
+    report(offset, value, width, isWrite: true)
   }
 
-  private func report(_ offset: Int, _ value: UInt32, isWrite: Bool) {
+  private func report(_ offset: Int, _ value: UInt64, _ width: Int, isWrite: Bool) {
+    // No driver of ours uses registers of 64 bits.
+    let value = UInt32(truncatingIfNeeded: value)
     let record = RegisterAccessRecord(
-      isWrite: isWrite, bar: index, offset: offset, value: value, before: device.known[offset],
-      callers: callers())
-    device.known[offset] = value
+      isWrite: isWrite, bar: index, offset: offset, value: value, width: width,
+      before: device.known[index][offset], callers: callers())
+    device.known[index][offset] = value
     device.onAccess(record)
   }
 
