@@ -120,7 +120,7 @@ import Testing
         \(card) sys/bus/pci/devices/0000:03:00.1
       echo 512 >sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
       echo 512 >sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages
-      touch dev/net/tun dev/vfio/7
+      touch dev/net/tun dev/vfio/7 dev/vfio/vfio
       echo 0x8086 >\(card)/vendor; echo 0x10fb >\(card)/device; echo -1 >\(card)/numa_node
       ln -s ../../../../bus/pci/drivers/vfio-pci \(card)/driver
       ln -s ../../../../kernel/iommu_groups/7 \(card)/iommu_group
@@ -157,6 +157,7 @@ import Testing
       """, "ixy bind 0000:03:00.1"
     ),
     ("rights", "rm dev/vfio/7", "ixy bind --user"),
+    ("rights", "rm dev/vfio/vfio", "chmod 666 /dev/vfio/vfio"),
   ])
   func `doctor names each thing that is taken away, and what mends it`(
     check: String, take: String, mend: String
@@ -195,6 +196,16 @@ import Testing
     #expect(text.contains("ring [") && text.contains("lost 0 now"))
     // The second table goes up over the first.
     #expect(text.contains("\u{1B}[9A"))
+  }
+
+  @Test func `each of several queues has its bars`() throws {
+    let text = try shell(
+      """
+      TERM=xterm timeout 60 script -qec '\(Command.path) fwd emu:82599,wire=generator,flows=9 \
+        emu:82599,wire=sink --queues 2 --duration 2s' /dev/null </dev/null
+      """, in: scratch)
+    #expect(text.contains(/queue 0 +in \[[ #]{20}\] +out \[[ #]{20}\]/))
+    #expect(text.contains(/queue 1 +in \[[ #]{20}\] +out \[[ #]{20}\]/))
   }
 
   @Test func `counters are served to Prometheus`() throws {

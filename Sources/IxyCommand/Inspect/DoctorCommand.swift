@@ -82,9 +82,9 @@ struct MachineFiles {
   func lockedMemory() -> Finding {
     var limit = rlimit()
     unsafe getrlimit(__rlimit_resource_t(8), &limit)
-    // Of root nothing is asked.
-    if geteuid() == 0 || limit.rlim_cur >= 1 << 30 {
-      return Finding(check: "locked memory", state: .ok, found: "no limit, or 1 GiB and more")
+    // Two cards with their mempools take some 30 MiB; of root nothing is asked.
+    if geteuid() == 0 || limit.rlim_cur >= 128 << 20 {
+      return Finding(check: "locked memory", state: .ok, found: "no limit, or 128 MiB and more")
     }
     return Finding(
       check: "locked memory", state: .missing,
@@ -100,8 +100,8 @@ struct MachineFiles {
       return Finding(check: "IOMMU", state: .ok, found: "it has \(count) groups of devices")
     }
     return Finding(
-      check: "IOMMU", state: .note,
-      found: "none is on: cards work as root, through sysfs, and can reach all memory",
+      check: "IOMMU", state: geteuid() == 0 ? .note : .missing,
+      found: "none is on: cards work as root alone, through sysfs, and can reach all memory",
       mend: "add intel_iommu=on iommu=pt (AMD: iommu=pt) to the kernel's command line, and VT-d or "
         + "AMD-Vi in the BIOS")
   }
@@ -153,16 +153,23 @@ struct MachineFiles {
   }
 
   private func inUse(_ folder: String) -> Finding {
-    let up = names(folder + "net").filter { name in
-      let flags = text(folder + "net/\(name)/flags").flatMap { Int($0.dropFirst(2), radix: 16) }
+    let up = interfaces(folder).first { interface in
+      let flags = text("\(interface)/flags").flatMap { Int($0.dropFirst(2), radix: 16) }
       return (flags ?? 0) & 1 == 1
     }
-    if let name = up.first {
+    if let name = up?.split(separator: "/").last {
       return Finding(
         check: "in use", state: .missing, found: "the kernel's interface \(name) is up",
         mend: "sudo ip link set \(name) down  # if nothing goes over it that you need")
     }
     return Finding(check: "in use", state: .ok, found: "no interface of it is up")
+  }
+
+  /// The folders of a card's interfaces; virtio's are those of a device below the card.
+  private func interfaces(_ folder: String) -> [String] {
+    let devices =
+      [folder] + names(folder).filter { $0.hasPrefix("virtio") }.map { "\(folder)\($0)/" }
+    return devices.flatMap { device in names(device + "net").map { "\(device)net/\($0)" } }
   }
 
   private func way(_ address: String, _ folder: String) -> Finding {
@@ -201,21 +208,24 @@ struct MachineFiles {
       findings.append(
         Finding(check: "IOMMU group", state: .ok, found: "group \(group) is ours alone"))
     }
-    let node = "/dev/vfio/\(group)"
-    if !exists(node) {
-      findings.append(
-        Finding(
-          check: "rights", state: .missing, found: "\(node) is not there",
-          mend: "sudo ixy bind --user $USER \(address)"))
-    } else if unsafe access(root + node, R_OK | W_OK) != 0 {
-      findings.append(
-        Finding(
-          check: "rights", state: .missing, found: "\(node) is not yours",
-          mend: "sudo chown $USER \(node)"))
-    } else {
-      findings.append(Finding(check: "rights", state: .ok, found: "\(node) can be opened"))
-    }
-    return findings
+    return findings + [rights(group, address)]
+  }
+
+  private func rights(_ group: String, _ address: String) -> Finding {
+    let (node, container) = ("/dev/vfio/\(group)", "/dev/vfio/vfio")
+    let lacking: (found: String, mend: String)? =
+      if !exists(node) {
+        ("\(node) is not there", "sudo ixy bind --user $USER \(address)")
+      } else if unsafe access(root + node, R_OK | W_OK) != 0 {
+        ("\(node) is not yours", "sudo chown $USER \(node)")
+      } else if unsafe access(root + container, R_OK | W_OK) != 0 {
+        ("\(container) is not for everybody", "sudo chmod 666 \(container)")
+      } else {
+        nil
+      }
+    return Finding(
+      check: "rights", state: lacking == nil ? .ok : .missing,
+      found: lacking?.found ?? "\(node) can be opened", mend: lacking?.mend)
   }
 
   private func numa(_ folder: String) -> Finding {
@@ -223,14 +233,31 @@ struct MachineFiles {
     if node < 0 {
       return Finding(check: "NUMA", state: .ok, found: "the card is on no node of its own")
     }
-    let cores = text("/sys/devices/system/node/node\(node)/cpulist") ?? "unknown"
-    return Finding(
-      check: "NUMA", state: .ok, found: "the card is on node \(node), with the cores \(cores)")
+    let place = "/sys/devices/system/node/node\(node)/"
+    let cores = text(place + "cpulist") ?? ""
+    let found = "the card is on node \(node), with the cores \(cores.isEmpty ? "of none" : cores)"
+    // Where they are on other nodes a card works, and is slower.
+    let pages = place + "hugepages/hugepages-2048kB/"
+    if let free = text(pages + "free_hugepages").flatMap({ Int($0) }), free < 16 {
+      return Finding(
+        check: "NUMA", state: .note, found: "\(found), and \(free) free huge pages",
+        mend: "echo 512 | sudo tee \(pages)nr_hugepages")
+    }
+    let near = Cores(cores)?.intersection(.allowed).numbers
+    if !cores.isEmpty, near?.isEmpty ?? true {
+      return Finding(
+        check: "NUMA", state: .note, found: "\(found), of which this process may use none",
+        mend: "taskset -c \(cores) ixy ...")
+    }
+    return Finding(check: "NUMA", state: .ok, found: found)
   }
 
   private func cable(_ folder: String) -> Finding {
-    guard let name = names(folder + "net").first, let carrier = text(folder + "net/\(name)/carrier")
-    else {
+    let found = interfaces(folder).lazy.compactMap { interface in
+      // Of an interface that is down the kernel does not say it.
+      text("\(interface)/carrier").map { (name: interface.split(separator: "/").last ?? "", $0) }
+    }.first
+    guard let (name, carrier) = found else {
       return Finding(
         check: "link", state: .note, found: "only its driver can tell",
         mend: "ixy info CARD, once the rest is well")
