@@ -1,10 +1,15 @@
 import ArgumentParser
+import Emulation
 import Ixy
 
 /// The command `ixy fwd A B`.
 struct ForwardCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "fwd", abstract: "Forwards every frame from one card to the other, both ways.")
+    commandName: "fwd", abstract: "Forwards every frame from one card to the other, both ways.",
+    discussion: """
+      Where an emulated card has wire=sink, it is told at the end what arrived there of a generator's or of ixy
+      pktgen's frames: loss, reordering and latency.
+      """)
 
   @Argument(help: "A card.") var first: String
   @Argument(help: "Another card.") var second: String
@@ -74,6 +79,8 @@ struct ForwardCommand: ParsableCommand {
     let devices = try bench.open([first, second], configuration)
     for device in devices { try device.setPromiscuous(true) }
     let ports = bench.ports
+    let sinks = bench.wires.compactMap { $0 as? SinkWire }
+    bench.emulation.exclusively { for sink in sinks { sink.measuresLatency = true } }
     try bench.waitForLinks()
     var limits = Limits(
       duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)
@@ -84,6 +91,11 @@ struct ForwardCommand: ParsableCommand {
     } catch {
       reporter.finish()
       throw error
+    }
+    // The transmit rings are empty: what was sent has arrived.
+    for sink in sinks where sink.counts.received > 0 {
+      let report = bench.emulation.exclusively { SinkReport(sink) }
+      output(cardOptions.json ? jsonLine(report) : "sink: " + report.text)
     }
     reporter.finish()
     try bench.close()

@@ -27,6 +27,20 @@ import Testing
     return try JSONDecoder().decode(Sink.self, from: Data(line.utf8))
   }
 
+  @Test func `a forwarder says what arrived at a sink behind it`() throws {
+    let result = try Command.run(
+      "fwd", "emu:82599,wire=generator,count=1000,rate=10000", "emu:82599,wire=sink", "--json",
+      "--exit-when-idle", "500ms", in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
+    let lines = result.output.split(separator: "\n")
+    let line = try #require(lines.first { $0.contains("\"sink\",\"latency_ns\"") })
+    let report = try sink(String(line))
+    #expect(report.received == 1000 && report.others == 0)
+    #expect(report.lost == 0 && report.reordered == 0)
+    let latency = try #require(report.latency_ns)
+    #expect(0 < latency.p50 && latency.p50 <= latency.p99 && latency.p99 <= latency.max)
+  }
+
   /// What tshark sees of generated frames.
   private func generate(_ options: String..., fields: String) throws -> [[String]] {
     let file = scratch.path("sent.pcap")

@@ -4,6 +4,10 @@ import Ixy
 public final class SinkWire: Wire {
   private let checker = SequenceChecker()
   private var received: UInt64 = 0
+  /// Whether the time that numbered frames were under way is measured: a reading of the clock for each.
+  public var measuresLatency = false
+  /// What was measured.
+  public private(set) var latencies = Latencies()
 
   /// A sink that has seen nothing.
   public init() {}
@@ -32,6 +36,11 @@ public final class SinkWire: Wire {
   public func send(_ frame: UnsafeRawBufferPointer) {
     received &+= 1
     unsafe checker.check(frame)
+    if measuresLatency { unsafe measure(frame) }
+  }
+
+  @inline(never) private func measure(_ frame: UnsafeRawBufferPointer) {
+    if let header = unsafe TestFrame(frame) { latencies.add(header, at: monotonicNanoseconds()) }
   }
 
   /// Nothing.

@@ -70,19 +70,13 @@ private struct Measurement {
     }
     numbered += 1
     checker.check(header)
-    let time = (now &- header.time) % TestFrame.timePeriod
-    // More than a day and a half is the clock of another machine.
-    if time < TestFrame.timePeriod / 2 { latencies.add(time) }
+    latencies.add(header, at: now)
   }
 
   var report: SinkReport {
     SinkReport(
       received: numbered, others: others, lost: checker.lost, reordered: checker.reordered,
-      latency_ns: latencies.percentile(0.5).map { median in
-        .init(
-          p50: median, p99: latencies.percentile(0.99) ?? 0, p999: latencies.percentile(0.999) ?? 0,
-          max: latencies.max)
-      })
+      latency_ns: SinkReport.Latency(latencies))
   }
 }
 
@@ -93,6 +87,22 @@ struct SinkReport: Encodable {
     var p99: UInt64
     var p999: UInt64
     var max: UInt64
+
+    /// Nil when nothing was measured.
+    init?(_ latencies: Latencies) {
+      guard let median = latencies.percentile(0.5) else { return nil }
+      p50 = median
+      p99 = latencies.percentile(0.99) ?? 0
+      p999 = latencies.percentile(0.999) ?? 0
+      max = latencies.max
+    }
+
+    /// In microseconds.
+    var text: String {
+      let times = [p50, p99, p999, max].map { fixed(Double($0) / 1000, 1) }
+      return "latency in microseconds: p50 \(times[0]), p99 \(times[1]), p99.9 \(times[2]), "
+        + "max \(times[3])"
+    }
   }
 
   var event = "sink"
@@ -104,19 +114,25 @@ struct SinkReport: Encodable {
   var reordered: UInt64
   var latency_ns: Latency?
 
+  init(
+    received: UInt64, others: UInt64, lost: UInt64, reordered: UInt64, latency_ns: Latency?
+  ) {
+    (self.received, self.others, self.latency_ns) = (received, others, latency_ns)
+    (self.lost, self.reordered) = (lost, reordered)
+  }
+
+  /// What a wire has measured.
+  init(_ wire: SinkWire) {
+    let (counts, latencies) = (wire.counts, wire.latencies)
+    self.init(
+      received: latencies.count, others: counts.received - latencies.count, lost: counts.lost,
+      reordered: counts.reordered, latency_ns: Latency(latencies))
+  }
+
   var text: String {
     let all = received + lost
     let part = all == 0 ? 0 : 100 * Double(lost) / Double(all)
-    var text =
-      "\(received) numbered frames and \(others) others; \(lost) lost (\(fixed(part, 3)) %), "
-      + "\(reordered) out of order"
-    if let latency = latency_ns {
-      let times = [latency.p50, latency.p99, latency.p999, latency.max]
-        .map { fixed(Double($0) / 1000, 1) }
-      text +=
-        "\nlatency in microseconds: p50 \(times[0]), p99 \(times[1]), p99.9 \(times[2]), "
-        + "max \(times[3])"
-    }
-    return text
+    return "\(received) numbered frames and \(others) others; \(lost) lost (\(fixed(part, 3)) %), "
+      + "\(reordered) out of order" + (latency_ns.map { "\n\($0.text)" } ?? "")
   }
 }
