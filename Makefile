@@ -20,7 +20,9 @@ demo: build
 build:
 	$(SWIFT) build -c release --product ixy
 
-install: build
+# Of root nothing is asked but to copy: its PATH may have no compiler.
+install:
+	test -x $(RELEASE) || $(MAKE) build
 	install -D $(RELEASE) $(DESTDIR)$(PREFIX)/bin/ixy
 	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
 	  $(SHARE)/fish/vendor_completions.d

@@ -86,7 +86,7 @@ extension Cores: ExpressibleByArgument {
 struct InterruptOptions: ParsableArguments {
   @Option(
     help: """
-      auto: polls while frames come and sleeps when none has come for 100 microseconds; on: sleeps as soon as
+      auto: polls while frames come and sleeps when none has come for 100 microseconds; on: sleeps as soon as \
       no frame is there; off: polls always.
       """)
   var interrupts = InterruptMode.auto

@@ -11,6 +11,8 @@ struct DemoCommand: ParsableCommand {
 
   @Option(help: "How long to forward; 5 seconds if not given.") var duration: DurationArgument?
   @Flag(help: "Print JSON, one object a line.") var json = false
+  @Option(help: "Serve the counters for Prometheus at this address, as in 127.0.0.1:9000.")
+  var metrics: String?
 
   private static let introduction = """
     Two emulated Intel 82599 cards, and between them the forwarder with its real ixgbe driver:
@@ -33,6 +35,7 @@ struct DemoCommand: ParsableCommand {
     let pool = try Mempool(domain: bench.domain, buffers: 4096)
     try bench.waitForLinks()
     let reporter = Reporter(ports, json: json)
+    try reporter.serveMetrics(at: metrics)
     var limits = Limits(duration: duration?.duration ?? .seconds(5))
     limits.isEnding = { [emulation = bench.emulation] in
       // No more frames come; those that are on their way are still forwarded.

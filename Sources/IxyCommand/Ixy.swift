@@ -9,12 +9,13 @@ struct IxyCommand: ParsableCommand {
     discussion: """
       A CARD is one of
         0000:03:00.0, 03:00.0                  a PCI card of this machine
-        emu:82599,wire=tap,name=ixy0           an emulated card in this process
+        emu:82599,wire=tap,name=ixy0           an emulated card in this process; also emu:x540, emu:x550
         emu:82599,wire=pcap,in=a.pcap,out=b.pcap
         vfio-user:PATH                         a card that another process serves (ixy emulate)
 
       The wires of an emulated card: link,peer=NAME  tap,name=NAME  pcap,in=FILE,out=FILE
       dgram,local=PATH,remote=PATH  generator,count=N,rate=R,size=S,flows=F  sink  loop
+      With each of them: mac=ADDRESS, and a bad cable with lose=N, swap=N: one frame in N.
       """,
     version: "ixy 0.1.0",
     subcommands: [
