@@ -56,6 +56,12 @@ private func forward(
   _ receiver: inout IxgbeReceiveQueue, _ transmitter: inout IxgbeTransmitQueue, max: Int,
   touch: Bool
 ) -> Int {
+  if max == 1 {
+    return receiver.forwardOne(to: &transmitter) { packet in
+      if touch { packet[1] &+= 1 }
+      return .send
+    } ? 1 : 0
+  }
   if touch {
     return receiver.forward(to: &transmitter, max: max) { packet in
       packet[1] &+= 1

@@ -14,7 +14,13 @@ enum Openers {
     return FuzzedDriver(
       device: card, receiver: { try card.takeReceiveQueue(0, mempool: $0) },
       transmitter: { try card.takeTransmitQueue(0) },
-      forward: { from, to, max in from.forward(to: &to, max: max, decide) })
+      forward: { from, to, max in
+        if max % 8 == 1 {
+          from.forwardOne(to: &to, decide)
+        } else {
+          from.forward(to: &to, max: max, decide)
+        }
+      })
   }
 
   static func igb(

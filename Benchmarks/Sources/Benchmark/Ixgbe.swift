@@ -28,6 +28,14 @@ private final class IxgbeRegisters: RegisterAccess {
   }
 }
 
+@inline(never) private func fusedOne(_ rx: inout IxgbeReceiveQueue, _ tx: inout IxgbeTransmitQueue)
+{
+  rx.forwardOne(to: &tx) { packet in
+    packet[1] &+= 1
+    return .send
+  }
+}
+
 @inline(never) private func inPlace(_ forwarder: inout IxgbeInPlaceForwarder, _ batch: Int) {
   forwarder.forward(max: batch) { frame in
     frame[1] &+= 1
@@ -113,7 +121,7 @@ func measureIxgbe(_ meter: inout Meter, _ libraries: [CForwarder]) throws {
       }
       meter.measure(name("fused"), card) {
         standin_ixgbe_step(card, frames)
-        fused(&rx, &tx, size)
+        if size == 1 { fusedOne(&rx, &tx) } else { fused(&rx, &tx, size) }
       }
       meter.measure(name("in-place"), otherCard) {
         standin_ixgbe_legacy_step(otherCard, frames)

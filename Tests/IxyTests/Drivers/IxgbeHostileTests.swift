@@ -56,6 +56,30 @@ import Testing
     #expect(bench.device.statistics().receiveErrors == 1)
   }
 
+  @Test(
+    arguments: [
+      0b11, 0b11 | 13 << 32, 0b11 | 2049 << 32, 0b11 | 60 << 32 | 1 << 29, 0b01 | 60 << 32,
+    ] as [UInt64])
+  func `one at a time, a bad frame is passed over as in a batch`(word: UInt64) throws {
+    var lengths: [Int] = []
+    do {
+      var queue = try bench.device.takeReceiveQueue(0, mempool: bench.pool)
+      var transmitter = try bench.device.takeTransmitQueue(0)
+      try descriptor(0).storeBytes(of: word, toByteOffset: 8, as: UInt64.self)
+      try descriptor(1).storeBytes(of: 0b11 | 77 << 32, toByteOffset: 8, as: UInt64.self)
+      for _ in 0..<4 {
+        queue.forwardOne(to: &transmitter) { packet in
+          lengths.append(packet.count)
+          return .drop
+        }
+      }
+    }
+    // The good descriptor is the end of a frame of two.
+    #expect(lengths == (word & 0b10 == 0 ? [] : [77]))
+    #expect(bench.pool.available == bench.pool.capacity, "a buffer is lost")
+    #expect(bench.device.statistics().receiveErrors == 1)
+  }
+
   @Test func `a ring full of frames without end does not keep the driver`() throws {
     var queue = try bench.device.takeReceiveQueue(0, mempool: bench.pool)
     var batch = PacketBatch(capacity: 64)

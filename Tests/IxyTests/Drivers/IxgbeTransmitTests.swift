@@ -112,6 +112,55 @@ import Testing
     #expect(right.device.statistics().transmittedPackets == 2000)
   }
 
+  @Test func `a fused forward of one sends, drops and counts`() throws {
+    let left = try IxgbeTestBench()
+    let right = try IxgbeTestBench(domain: left.domain)
+    do {
+      var receiver = try left.device.takeReceiveQueue(0, mempool: left.pool)
+      var transmitter = try right.device.takeTransmitQueue(0)
+      var seen = 0
+      for round in 0..<100 {
+        left.wire.incoming = (0..<30).map { frame(30 * round + $0) }
+        left.settle()
+        var looks = 0
+        while receiver.forwardOne(
+          to: &transmitter,
+          { packet in
+            seen += 1
+            packet[20] = 0xEE
+            return seen % 3 == 0 ? .drop : .send
+          })
+        { looks += 1 }
+        #expect(looks == 30)
+        right.settle()
+      }
+    }
+    #expect(right.wire.outgoing.count == 2000)
+    #expect(right.wire.outgoing.allSatisfy { $0[20] == 0xEE })
+    #expect(left.pool.available == left.pool.capacity)
+    #expect(left.device.statistics().receivedPackets == 3000)
+    #expect(right.device.statistics().transmittedPackets == 2000)
+  }
+
+  @Test(arguments: [(2048, 63), (70, 6)])
+  func `a fused forward of one waits for room and for buffers`(buffers: Int, expected: Int) throws {
+    let left = try IxgbeTestBench(buffers: buffers)
+    let right = try IxgbeTestBench(domain: left.domain)
+    var receiver = try left.device.takeReceiveQueue(0, mempool: left.pool)
+    var transmitter = try right.device.takeTransmitQueue(0)
+    right.wire.canSend = false
+    left.wire.incoming = (0..<100).map { frame($0) }
+    var moved = 0
+    for _ in 0..<200 {
+      left.settle()
+      if receiver.forwardOne(to: &transmitter, { _ in .send }) { moved += 1 }
+    }
+    #expect(moved == expected)
+    right.wire.canSend = true
+    right.settle()
+    #expect(right.wire.outgoing == (0..<expected).map { frame($0) })
+  }
+
   private func packet(_ bytes: [UInt8], _ pool: Mempool) throws -> Packet {
     guard var packet = pool.packet(length: bytes.count) else { throw NoPacket() }
     for (i, byte) in bytes.enumerated() { packet[i] = byte }

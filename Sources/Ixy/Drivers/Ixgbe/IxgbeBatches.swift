@@ -45,17 +45,6 @@ extension IxgbeTransmitQueue: TransmitQueue {
     return batch.isEmpty || next != 0 ? count : count &+ transmit(&batch)
   }
 
-  /// Sends one packet, or hands it back when the ring is full.
-  @inlinable @inline(__always)
-  public mutating func transmit(_ packet: consuming Packet) -> Packet? {
-    cleanUp()
-    if room == 0 { return packet }
-    var writer = unsafe Writer(self, packet.pool)
-    writer.put(packet)
-    commit(writer)
-    return nil
-  }
-
   /// Whether no packet fits: a fused forward receives none either, though some may wait.
   public var isFull: Bool { room == 0 }
 
