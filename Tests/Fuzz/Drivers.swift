@@ -25,7 +25,7 @@ enum Openers {
 
   static func igb(
     _ pci: any PCIDevice, _ domain: DMADomain, _ configuration: DeviceConfiguration
-  ) throws -> FuzzedDriver<IgbReceiveQueue, IgbTransmitQueue> {
+  ) throws -> FuzzedDriver<GigabitReceiveQueue, GigabitTransmitQueue> {
     let card = try IgbDevice(pci, domain: domain, configuration: configuration)
     return FuzzedDriver(
       device: card, receiver: { try card.takeReceiveQueue(0, mempool: $0) },
@@ -35,7 +35,7 @@ enum Openers {
 
   static func e1000e(
     _ pci: any PCIDevice, _ domain: DMADomain, _ configuration: DeviceConfiguration
-  ) throws -> FuzzedDriver<E1000eReceiveQueue, E1000eTransmitQueue> {
+  ) throws -> FuzzedDriver<GigabitReceiveQueue, GigabitTransmitQueue> {
     let card = try E1000eDevice(pci, domain: domain, configuration: configuration)
     return FuzzedDriver(
       device: card, receiver: { try card.takeReceiveQueue(0, mempool: $0) },

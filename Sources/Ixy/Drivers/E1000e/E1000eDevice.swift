@@ -4,7 +4,7 @@ import Synchronization
 private typealias Reg = E1000eRegister
 
 /// The Intel 82574 and 82583: gigabit Ethernet, the first with two queues each way.
-@safe public final class E1000eDevice {
+@safe public final class E1000eDevice: GigabitDevice {
   /// What differs between the members of the family.
   enum Family {
     case i82574, i82583
@@ -24,6 +24,11 @@ private typealias Reg = E1000eRegister
 
   /// The largest MTU: frames of 9,234 bytes pass, with header, VLAN tag and FCS.
   static let largestMTU = 9212
+
+  /// The second half of a transmit descriptor: a frame in one buffer.
+  ///
+  /// DTYP = 1 (data), EOP, IFCS and DEXT; DTALEN is the length.
+  static let command = GigabitTransmitCommand(base: 0x2310_0000, lengths: 1)
 
   let pci: any PCIDevice
   let bar: BAR
@@ -191,7 +196,7 @@ private typealias Reg = E1000eRegister
   ///   - mempool: Where buffers come from; it belongs to the same thread as the queue.
   /// - Returns: The queue, receiving.
   /// - Throws: When the pool is too small, or the queue is taken.
-  func takeReceiveQueue(_ id: Int, mempool: Mempool) throws(DeviceError) -> E1000eReceiveQueue {
+  func takeReceiveQueue(_ id: Int, mempool: Mempool) throws(DeviceError) -> GigabitReceiveQueue {
     let entries = configuration.ringEntries
     guard mempool.available >= entries, mempool.bufferSize >= configuration.maximumFrame else {
       throw .refused(
@@ -202,7 +207,8 @@ private typealias Reg = E1000eRegister
     let ring = try DescriptorRing(entries: entries, in: domain)
     let registers = E1000eRingRegisters.receive(id)
     let counters = try unsafe take(id, of: configuration.receiveQueues, registers)
-    let queue = unsafe E1000eReceiveQueue(ring, self, id, counters: counters, mempool: mempool)
+    let queue = unsafe GigabitReceiveQueue(
+      ring, self, id, tail: registers.tail, counters: counters, mempool: mempool)
     start(registers, ring: queue.ring.memory)
     bar[registers.control] = .writeBackAtOnce
     rings.withLock { rings in
@@ -220,11 +226,13 @@ private typealias Reg = E1000eRegister
   /// - Parameter id: 0 up to the number of transmit queues, each once.
   /// - Returns: The queue, empty.
   /// - Throws: When the queue is taken.
-  func takeTransmitQueue(_ id: Int) throws(DeviceError) -> E1000eTransmitQueue {
+  func takeTransmitQueue(_ id: Int) throws(DeviceError) -> GigabitTransmitQueue {
     let ring = try DescriptorRing(entries: configuration.ringEntries, in: domain)
     let registers = E1000eRingRegisters.transmit(id)
     let counters = try unsafe take(id, of: configuration.transmitQueues, registers)
-    let queue = unsafe E1000eTransmitQueue(ring, self, id, counters: counters)
+    let queue = unsafe GigabitTransmitQueue(
+      ring, self, id, head: registers.head, tail: registers.tail, command: Self.command,
+      counters: counters)
     start(registers, ring: queue.ring.memory)
     bar[registers.control] = .writeBackAtOnce
     bar[registers.control].bits |= Reg.Queue.countDescriptors
@@ -263,7 +271,9 @@ private typealias Reg = E1000eRegister
   }
 
   /// Stops a receive ring: no ring has a switch of its own, so the receiver pauses for it.
-  func stopReceiveRing(_ id: Int) {
+  ///
+  /// - Returns: True: nothing says that it has not stopped.
+  func stopReceiveRing(_ id: Int) -> Bool {
     let ring = E1000eRingRegisters.receive(id)
     rings.withLock { rings in
       rings.taken.remove(ring.index)
@@ -278,22 +288,26 @@ private typealias Reg = E1000eRegister
       spreadFrames(over: others, rings.table)
       if !others.isEmpty { bar[Reg.rctl].isEnabled = true }
     }
+    return true
   }
 
   /// Stops a transmit ring, by its part in arbitration.
-  func stopTransmitRing(_ id: Int) {
+  ///
+  /// - Returns: True: nothing says that it has not stopped.
+  func stopTransmitRing(_ id: Int) -> Bool {
     let ring = E1000eRingRegisters.transmit(id)
     let isStopped = rings.withLock { rings in
       rings.taken.remove(ring.index)
       return rings.isStopped
     }
-    if isStopped { return }
+    if isStopped { return true }
     bar[ring.tarc].isEnabled = false
     // A descriptor that was fetched is sent to its end.
     usleep(1_000)
     bar[ring.length] = 0
     bar[ring.head] = 0
     bar[ring.tail] = 0
+    return true
   }
 
   /// Stops all DMA: receiver and master off, reset, bus mastering off.

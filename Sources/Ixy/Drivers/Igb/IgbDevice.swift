@@ -4,7 +4,7 @@ import Synchronization
 private typealias Reg = IgbRegister
 
 /// The Intel 82576, I350, I210 and I211: gigabit Ethernet with up to eight queues each way.
-@safe public final class IgbDevice {
+@safe public final class IgbDevice: GigabitDevice {
   /// What differs between the members of the family.
   enum Family {
     case i82576, i350, i210, i211
@@ -26,6 +26,11 @@ private typealias Reg = IgbRegister
 
   /// The largest MTU: DPDK and Linux let frames of 9,216 bytes and their header pass.
   static let largestMTU = 9216
+
+  /// The second half of a transmit descriptor: a frame in one buffer.
+  ///
+  /// DTYP = 3 (data), EOP, IFCS and DEXT; PAYLEN and DTALEN are both the length.
+  static let command = GigabitTransmitCommand(base: 0x2330_0000, lengths: 1 << 46 | 1)
 
   let pci: any PCIDevice
   let bar: BAR
@@ -169,7 +174,7 @@ private typealias Reg = IgbRegister
   ///   - mempool: Where buffers come from; it belongs to the same thread as the queue.
   /// - Returns: The queue, receiving.
   /// - Throws: When the pool is too small, the queue is taken, or the device does not start the ring.
-  func takeReceiveQueue(_ id: Int, mempool: Mempool) throws(DeviceError) -> IgbReceiveQueue {
+  func takeReceiveQueue(_ id: Int, mempool: Mempool) throws(DeviceError) -> GigabitReceiveQueue {
     let entries = configuration.ringEntries
     guard mempool.available >= entries, mempool.bufferSize >= configuration.maximumFrame else {
       throw .refused(
@@ -180,7 +185,8 @@ private typealias Reg = IgbRegister
     let ring = try DescriptorRing(entries: entries, in: domain)
     let registers = IgbRingRegisters.receive(id)
     let counters = try unsafe take(id, of: configuration.receiveQueues, registers)
-    let queue = unsafe IgbReceiveQueue(ring, self, id, counters: counters, mempool: mempool)
+    let queue = unsafe GigabitReceiveQueue(
+      ring, self, id, tail: registers.tail, counters: counters, mempool: mempool)
     var split = Reg.SplitReceive(bits: 0)
     split.bufferSize = mempool.bufferSize
     split.descriptorType = 1
@@ -202,11 +208,13 @@ private typealias Reg = IgbRegister
   /// - Parameter id: 0 up to the number of transmit queues, each once.
   /// - Returns: The queue, empty.
   /// - Throws: When the queue is taken, or the device does not start the ring.
-  func takeTransmitQueue(_ id: Int) throws(DeviceError) -> IgbTransmitQueue {
+  func takeTransmitQueue(_ id: Int) throws(DeviceError) -> GigabitTransmitQueue {
     let ring = try DescriptorRing(entries: configuration.ringEntries, in: domain)
     let registers = IgbRingRegisters.transmit(id)
     let counters = try unsafe take(id, of: configuration.transmitQueues, registers)
-    let queue = unsafe IgbTransmitQueue(ring, self, id, counters: counters)
+    let queue = unsafe GigabitTransmitQueue(
+      ring, self, id, head: registers.head, tail: registers.tail, command: Self.command,
+      counters: counters)
     // WTHRESH 1: a descriptor with RS is written back at once; more, and the 82576 keeps some back.
     try start(registers, ring: queue.ring.memory, prefetch: 8, host: 1)
     return queue
@@ -251,8 +259,12 @@ private typealias Reg = IgbRegister
     try bar.wait(for: "a ring to start", in: ring.control, of: pci.name) { $0.isEnabled }
   }
 
+  func stopReceiveRing(_ id: Int) -> Bool { stop(.receive(id)) }
+
+  func stopTransmitRing(_ id: Int) -> Bool { stop(.transmit(id)) }
+
   /// Stops a ring; false when it does not stop, and its memory must stay.
-  func stop(_ ring: IgbRingRegisters) -> Bool {
+  private func stop(_ ring: IgbRingRegisters) -> Bool {
     let isStopped = rings.withLock { rings in
       rings.taken.remove(ring.index)
       return rings.isStopped
