@@ -175,7 +175,9 @@ private struct LaneSetUp {
       failure = error
     }
     control.isEnding.store(true, ordering: .relaxed)
-    // Lanes are dropped here, one after the other: each gives its queues back.
+    // Lanes are dropped here, one after the other: each gives its queues back. Some cards stop with the first one,
+    // so all threads must have ended.
+    while threads.contains(where: { !$0.isOver }) { usleep(1000) }
     for thread in threads {
       do { _ = try thread.join() } catch { failure = failure ?? error }
     }

@@ -222,6 +222,24 @@ import Testing
     }
   }
 
+  @Test(arguments: [InterruptKind.msix, .msi, .intx])
+  func `a card is let go with its interrupts`(kind: InterruptKind) throws {
+    let model = Vmxnet3Model()
+    model.interruptCounts = (1, kind == .intx ? 0 : 1, kind == .msix ? 25 : 0)
+    weak var interrupt: Interrupt?
+    weak var device: Vmxnet3Device?
+    do {
+      let bench = try DriverBench(model)
+      let interrupts = try bench.device.enableInterrupts(throttle: .zero)
+      interrupt = interrupts.receive[0]
+      device = bench.device as? Vmxnet3Device
+      #expect(interrupts.kind == kind && interrupt != nil && device != nil)
+    }
+    #expect(interrupt == nil)
+    #expect(device == nil)
+    #expect(!model.isBusMaster)
+  }
+
   @Test func `without interrupts the card is told to be silent`() throws {
     let model = Vmxnet3Model()
     let bench = try DriverBench(model)

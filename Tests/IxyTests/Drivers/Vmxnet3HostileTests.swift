@@ -66,6 +66,46 @@ import Testing
     #expect(bench.device.statistics().receiveErrors == 1)
   }
 
+  @Test func `a part of a frame behind a whole one is an error of its own`() throws {
+    let model = Vmxnet3Model()
+    let bench = try DriverBench(model)
+    var queue = try bench.device.receiveQueue(0, mempool: bench.pool)
+    var batch = PacketBatch(capacity: 8)
+    var part: UInt64 = 0
+    // A beginning, a whole frame, and the end of nothing.
+    model.receiveLie = { low, _ in
+      part += 1
+      low = low & ~0xC000 | [0x8000, 0xC000, 0x4000][Int(part) - 1]
+    }
+    model.arriving = (0..<3).map { testFrame($0) }
+    _ = model.step()
+    #expect(try queue.receive(into: &batch, max: 8) == 1)
+    #expect(batch.takeFrames() == [testFrame(1)])
+    #expect(bench.device.statistics().receiveErrors == 2)
+  }
+
+  @Test(arguments: 0..<70) func `a bad frame at any place does not disturb the others`(
+    place: Int
+  ) throws {
+    let model = Vmxnet3Model()
+    let bench = try DriverBench(model)
+    var queue = try bench.device.receiveQueue(0, mempool: bench.pool)
+    var batch = PacketBatch(capacity: 32)
+    var (number, received): (Int, [[UInt8]]) = (0, [])
+    model.receiveLie = { _, high in
+      if number % 70 == place { high |= 1 << 14 }
+      number += 1
+    }
+    for round in 0..<20 {
+      model.arriving = (0..<10).map { testFrame(10 * round + $0) }
+      _ = model.step()
+      while try queue.receive(into: &batch, max: 32) > 0 { received += batch.takeFrames() }
+    }
+    #expect(received == (0..<200).filter { $0 % 70 != place }.map { testFrame($0) })
+    #expect(model.violations.isEmpty)
+    #expect(bench.device.statistics().receiveDropped == 0)
+  }
+
   @Test(arguments: [1, 63, 64, 4095, 1 << 16, 2 << 16, 1023 << 16])
   func `a descriptor out of its turn breaks the ring`(change: UInt64) throws {
     let model = Vmxnet3Model()

@@ -298,10 +298,18 @@ import Testing
     let bench = try DriverBench(model)
     do {
       var tx = try bench.device.transmitQueue(0)
+      #expect(try bench.send(testFrame(0), by: &tx))
       do { _ = try bench.device.receiveQueue(0, mempool: bench.pool) }
       #expect(!model.isActive)
-      #expect(try bench.send(testFrame(0), by: &tx))
-      #expect(try tx.reclaim() == 0)
+      for _ in 0..<2 {
+        let error = #expect(throws: DeviceError.self) { try bench.send(testFrame(1), by: &tx) }
+        #expect("\(try #require(error))".contains("another queue was dropped"))
+      }
+      var batch = PacketBatch(capacity: 1)
+      batch.append(try bench.packet(testFrame(2)))
+      #expect(throws: DeviceError.self) { try tx.transmit(&batch) }
+      #expect(batch.count == 1)
+      #expect(throws: DeviceError.self) { try tx.reclaim() }
       let error = #expect(throws: DeviceError.self) {
         _ = try bench.device.receiveQueue(0, mempool: bench.pool)
       }
@@ -309,11 +317,44 @@ import Testing
     }
     #expect(bench.pool.available == bench.pool.capacity)
     var rx = try bench.device.receiveQueue(0, mempool: bench.pool)
+    var tx = try bench.device.transmitQueue(0)
+    #expect(try bench.send(testFrame(2), by: &tx))
     model.arriving = [testFrame(3)]
     _ = model.step()
     var batch = PacketBatch(capacity: 8)
     #expect(try rx.receive(into: &batch, max: 8) == 1)
     #expect(batch.takeFrames() == [testFrame(3)])
+    #expect(model.sent == [testFrame(2)])
+  }
+
+  @Test func `what came before another queue was dropped is received`() throws {
+    let model = Vmxnet3Model()
+    let bench = try DriverBench(model) { $0.receiveQueues = 2 }
+    var first = try bench.device.receiveQueue(0, mempool: bench.pool)
+    let second = try bench.device.receiveQueue(1, mempool: bench.pool)
+    var batch = PacketBatch(capacity: 64)
+    model.arriving = (0..<20).map { tcpFrame(flow: $0) }
+    _ = model.step()
+    _ = consume second
+    #expect(try first.receive(into: &batch, max: 64) > 3)
+    batch.removeAll()
+    let error = #expect(throws: DeviceError.self) { try first.receive(into: &batch, max: 64) }
+    #expect("\(try #require(error))".contains("Use queue 0"))
+    bench.device.stop()
+    #expect(throws: DeviceError.self) { try first.receive(into: &batch, max: 64) }
+  }
+
+  @Test func `the last queue to be dropped is nobody's error`() throws {
+    let model = Vmxnet3Model()
+    let bench = try DriverBench(model)
+    for _ in 0..<3 {
+      do { _ = try bench.device.receiveQueue(0, mempool: bench.pool) }
+      var tx = try bench.device.transmitQueue(0)
+      #expect(try bench.send(testFrame(0), by: &tx))
+      _ = model.step()
+      #expect(try tx.reclaim() == 0)
+    }
+    #expect(model.violations.isEmpty)
   }
 
   @Test func `each flow stays on one of several queues`() throws {

@@ -14,7 +14,9 @@ enum Vmxnet3ReceiveDescriptor {
   static let generationShift: UInt64 = 31
 
   /// A buffer of `size` bytes, at most 16,383: the field has 14 bits.
-  static func word(size: Int) -> UInt64 { UInt64(min(size, 0x3FFF)) }
+  static func word(size: Int) -> UInt64 {
+    UInt64(truncatingIfNeeded: min(size, 0x3FFF))
+  }
 }
 
 /// What the device writes about a buffer that it has filled: two words.
@@ -25,37 +27,40 @@ enum Vmxnet3ReceiveCompletion {
   /// rxdIdx and rqID, in the first word.
   static let place: UInt64 = 0x03FF_0FFF
 
-  /// The first word's place of descriptor 0 of ring 1 of receive queue `queue`.
-  static func place(queue: Int) -> UInt64 { UInt64(queue) << 16 }
+  /// The bits of the first word that `whole` is about.
+  @inline(__always) static var wholeMask: UInt64 { place | start | end }
 
-  /// Whether these are the words of a whole, good frame.
-  ///
-  /// It has from the 14 bytes of an Ethernet header to `longest` + 14 bytes.
-  @inline(__always) static func isWhole(_ low: UInt64, _ high: UInt64, longest: UInt32) -> Bool {
-    // ERR is the bit above the 14 of the length: with it, the length is too long.
-    low & (start | end) == start | end
-      && (UInt32(truncatingIfNeeded: high) & 0x7FFF) &- 14 <= longest
+  /// The first word of a whole frame in one descriptor of ring 1 of receive queue `queue`.
+  @inline(__always) static func whole(queue: Int, descriptor: Int) -> UInt64 {
+    UInt64(truncatingIfNeeded: queue << 16 | descriptor) | start | end
   }
 
-  /// LEN: the bytes in this buffer, in the second word.
-  @inline(__always) static func length(_ high: UInt64) -> UInt32 {
-    UInt32(truncatingIfNeeded: high) & 0x3FFF
+  /// The length of a frame without the 14 bytes of its Ethernet header, when the second word is of the device's
+  /// lap and tells of no error; else more than any buffer can hold.
+  @inline(__always) static func payload(_ high: UInt64, lap: UInt64) -> UInt64 {
+    // GEN is bit 63, ERR the bit above the 14 of the length: one comparison tells all.
+    high & (1 << 63 | 0x7FFF) &- (lap << 63 | 14)
   }
 }
 
 /// The second word of a transmit descriptor, and what the device writes when frames are sent.
 enum Vmxnet3TransmitDescriptor {
   /// GEN.
-  static let generationShift: UInt64 = 14
+  private static let generationShift: UInt64 = 14
   /// CQ: a completion is wanted, for this frame and all before it.
   static let completion: UInt64 = 1 << 45
 
-  /// A frame of `length` bytes in one buffer (EOP).
+  /// A frame in one buffer (EOP), in the lap that use number `use` of a ring with 2^`shift` entries is in.
+  @inline(__always) static func frame(at use: Int, shift: Int) -> UInt64 {
+    Vmxnet3Generation.bit(of: use, shift: shift) << generationShift | 1 << 44
+  }
+
+  /// LEN of a frame.
   ///
   /// The field has 14 bits, and 0 stands for 16,384: a frame without a byte becomes one with a single byte,
   /// or the device would read what is behind its buffer.
-  @inline(__always) static func command(length: UInt32) -> UInt64 {
-    UInt64(length == 0 ? 1 : length & 0x3FFF) | 1 << 44
+  @inline(__always) static func length(_ bytes: UInt32) -> UInt64 {
+    UInt64((bytes &+ (bytes == 0 ? 1 : 0)) & 0x3FFF)
   }
 
   /// txdIdx of a completion: the last descriptor of the frame.

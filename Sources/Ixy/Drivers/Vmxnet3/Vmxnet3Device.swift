@@ -6,8 +6,8 @@ private typealias Reg = Vmxnet3Register
 /// The network card of VMware's virtual machines, by its first revision.
 ///
 /// The device learns of all rings at once, when it is activated: with the first queue that is taken. It has
-/// no switch for a single receive ring: dropping a receive queue stops the whole card. Other queues are then
-/// silent, and when all of them are dropped, too, they can be taken again.
+/// no switch for a single receive ring: dropping a receive queue stops the whole card, and its other queues throw
+/// from then on. When all of them are dropped, too, they can be taken again.
 @safe public final class Vmxnet3Device {
   /// What changes while the queues' threads run; who holds the lock may give commands.
   struct State {
@@ -34,6 +34,8 @@ private typealias Reg = Vmxnet3Register
   let domain: DMADomain
   let configuration: DeviceConfiguration
   let state = Mutex(State())
+  /// Whether the card was stopped for a queue that was dropped, while there were others.
+  private let isHalted = Atomic(false)
   /// Interrupts as they were set up, before the first activation.
   var interrupts = InterruptSetUp()
   /// How frames are spread over several receive queues.
@@ -151,6 +153,7 @@ private typealias Reg = Vmxnet3Register
     if result != 0 {
       throw .misbehaved(device: pci.name, "it refused to be activated, with code \(result)")
     }
+    isHalted.store(false, ordering: .relaxed)
     // Not before: with its activation the device takes up its own again.
     writeAddress()
     give(.updateReceiveMode)
@@ -236,7 +239,7 @@ private typealias Reg = Vmxnet3Register
   func releaseReceiveQueue(_ id: Int) -> Bool {
     state.withLock { state in
       state.taken.remove(Self.index(receive: id))
-      return quiesce(&state)
+      return halt(&state)
     }
   }
 
@@ -246,10 +249,28 @@ private typealias Reg = Vmxnet3Register
   func releaseTransmitQueue(_ id: Int, position: Vmxnet3TransmitQueue.Position?) -> Bool {
     state.withLock { state in
       state.taken.remove(Self.index(transmit: id))
-      guard let position else { return quiesce(&state) }
+      guard let position else { return halt(&state) }
       state.positions[Self.index(transmit: id)] = position
       return true
     }
+  }
+
+  /// Stops all rings for a queue that is dropped, and lets the owners of the others know.
+  private func halt(_ state: inout State) -> Bool {
+    if state.isActive, !state.taken.isEmpty { isHalted.store(true, ordering: .relaxed) }
+    return quiesce(&state)
+  }
+
+  /// Throws when the card was stopped under the owner of queue `id`.
+  @inline(__always) func checkActive(_ id: Int) throws(DeviceError) {
+    if isHalted.load(ordering: .relaxed) { throw haltedUnder(id) }
+  }
+
+  @inline(never) private func haltedUnder(_ id: Int) -> DeviceError {
+    .refused(
+      "Use queue \(id) of \(pci.name)",
+      found: "another queue was dropped, and that stops the whole card",
+      advice: "Drop all others, too, then take them again.")
   }
 
   /// Stops all rings, while the lock is held; false when the device does not say so.

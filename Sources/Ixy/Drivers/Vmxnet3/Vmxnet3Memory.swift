@@ -85,11 +85,9 @@ final class Vmxnet3Rings {
 }
 
 extension UnsafeMutablePointer<Descriptor> {
-  /// Writes a descriptor that the device may take at once: the word with its generation last.
-  @inline(__always) func publish(_ i: Int, _ low: UInt64, _ high: UInt64) {
-    let descriptor = unsafe self + i
-    unsafe descriptor.pointee.low = low
-    unsafe ixy_store64(UnsafeMutableRawPointer(descriptor) + 8, high)
+  /// Writes the word of a descriptor that has its generation: the device may take it at once.
+  @inline(__always) func publish(_ i: Int, _ high: UInt64) {
+    unsafe ixy_store64(UnsafeMutableRawPointer(self + i) + 8, high)
   }
 
   /// Both words of a completion whose generation is `bit`; nil while there is none.

@@ -98,45 +98,58 @@ import Glibc
     }
   }
 
-  /// The number of packets that fit now; one descriptor stays free.
-  @inline(__always) private var room: Int { mask &- (position.next &- clean) }
-
-  /// Writes one descriptor, and notes whose buffer it has; the device may send it at once.
-  ///
-  /// - Parameters:
-  ///   - packet: What to send.
-  ///   - use: The use of a descriptor, which must be free.
-  ///   - flags: More bits for the descriptor.
-  ///   - home: The pool that packets usually come from.
-  ///   - foreign: Becomes other than 0 when this one does not.
-  /// - Returns: The length of the packet.
-  @inline(__always) private func put(
-    _ packet: consuming Packet, at use: Int, flags: UInt64 = 0, home: PoolReference,
-    foreign: inout UInt
-  ) -> Int {
-    let i = use & mask
-    let (buffer, pool, length) = unsafe packet.disown()
-    foreign |= UInt(bitPattern: pool) ^ UInt(bitPattern: home)
-    unsafe buffers[i] = unsafe buffer
-    unsafe pools[i] = unsafe pool
-    let address = unsafe UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset
-    let bit = Vmxnet3Generation.bit(of: use, shift: shift)
-    unsafe descriptors.publish(
-      i, address,
-      Vmxnet3TransmitDescriptor.command(length: length) | flags
-        | bit << Vmxnet3TransmitDescriptor.generationShift)
-    return Int(length)
+  /// The number of packets that fit before the ring wraps; one descriptor stays free.
+  @inline(__always) private var run: Int {
+    min(mask &- (position.next &- clean), mask &+ 1 &- position.next & mask)
   }
 
-  /// Tells the device of the descriptors before `end`.
-  @inline(__always)
-  private mutating func commit(upTo end: Int, bytes: Int, home: PoolReference, foreign: UInt) {
-    unsafe counters.count(end &- position.next)
-    unsafe (counters + 1).count(bytes)
-    position.next = end
-    unsafe self.home = unsafe home
-    if foreign != 0 { isMixed = true }
-    doorbell.ring(end & mask)
+  /// A copy of what it takes to write descriptors: in a loop, nothing is loaded again.
+  @safe private struct Writer {
+    let descriptors: UnsafeMutablePointer<Descriptor>
+    let buffers: UnsafeMutablePointer<Buffer>
+    let pools: UnsafeMutablePointer<PoolReference>
+    let home: PoolReference
+    /// What all descriptors of the run have in their second word.
+    let word: UInt64
+    var count = 0
+    var bytes = 0
+    /// Other than 0 when a packet is not of the pool `home`.
+    var foreign: UInt = 0
+
+    /// - Parameters:
+    ///   - queue: Its next descriptors are written, up to where the ring wraps.
+    ///   - pool: The home of a queue that has none yet.
+    @inline(__always)
+    init(_ queue: borrowing Vmxnet3TransmitQueue, _ pool: PoolReference) {
+      let (use, i) = (queue.position.next, queue.position.next & queue.mask)
+      unsafe (descriptors, buffers) = (queue.descriptors + i, queue.buffers + i)
+      unsafe (pools, home) = (queue.pools + i, queue.home ?? pool)
+      word = Vmxnet3TransmitDescriptor.frame(at: use, shift: queue.shift)
+    }
+
+    /// Writes the next descriptor, which must be free, and notes whose buffer it has; the device may send it at
+    /// once.
+    @inline(__always) mutating func put(_ packet: consuming Packet, flags: UInt64 = 0) {
+      let (buffer, pool, length) = unsafe packet.disown()
+      foreign = unsafe pool == home ? foreign : 1
+      unsafe buffers[count] = unsafe buffer
+      unsafe pools[count] = unsafe pool
+      unsafe descriptors[count].low = unsafe pool.iova(buffer)
+      unsafe descriptors.publish(
+        count, word &+ Vmxnet3TransmitDescriptor.length(length) &+ flags)
+      bytes &+= Int(length)
+      count &+= 1
+    }
+  }
+
+  /// Tells the device of the descriptors that `writer` has written.
+  @inline(__always) private mutating func commit(_ writer: Writer) {
+    unsafe counters.count(writer.count)
+    unsafe (counters + 1).count(writer.bytes)
+    position.next &+= writer.count
+    unsafe home = writer.home
+    if writer.foreign != 0 { isMixed = true }
+    doorbell.ring(position.next & mask)
   }
 
   /// Gives the buffers of each run of 32 frames that are sent back.
@@ -145,6 +158,7 @@ import Glibc
       isBroken = true
       throw device.brokenRing("transmit", id)
     }
+    try device.checkActive(id)
     position = now
     // A queue that was taken again may begin in the middle of a run.
     while true {
@@ -166,39 +180,36 @@ import Glibc
 extension Vmxnet3TransmitQueue: TransmitQueue {
   /// Takes as many packets from the front of `batch` as the ring has room for; the rest stay in it.
   ///
-  /// - Throws: When the device reports a frame as sent that it did not have.
+  /// - Throws: When the device reports a frame as sent that it did not have, or the card was stopped because
+  ///   another queue was dropped.
   mutating func transmit(_ batch: inout PacketBatch) throws(DeviceError) -> Int {
     try cleanUp()
-    let count = min(batch.count, room)
-    if count == 0 { return 0 }
-    var packet = unsafe batch.base + batch.head
-    let last = unsafe packet + (count &- 1)
-    let home = unsafe self.home ?? packet.pointee.pool
-    var (use, bytes, foreign) = (position.next, 0, UInt(0))
-    while unsafe packet != last {
-      unsafe bytes &+= put(packet.move(), at: use, home: home, foreign: &foreign)
-      unsafe packet += 1
-      use &+= 1
-    }
-    // One completion is enough for all of them.
-    unsafe bytes &+= put(
-      packet.move(), at: use, flags: Vmxnet3TransmitDescriptor.completion, home: home,
-      foreign: &foreign)
-    batch.head &+= count
-    unsafe commit(upTo: use &+ 1, bytes: bytes, home: home, foreign: foreign)
-    return count
+    let start = batch.head
+    repeat {
+      let count = min(batch.count, run)
+      if count <= 0 { break }
+      var packet = unsafe batch.base + batch.head
+      let last = unsafe packet + (count &- 1)
+      var writer = unsafe Writer(self, packet.pointee.pool)
+      while unsafe packet != last {
+        unsafe writer.put(packet.move())
+        unsafe packet += 1
+      }
+      // One completion is enough for all of them.
+      unsafe writer.put(packet.move(), flags: Vmxnet3TransmitDescriptor.completion)
+      batch.head &+= count
+      commit(writer)
+    } while !batch.isEmpty
+    return batch.head &- start
   }
 
   /// Sends one packet, or hands it back when the ring is full.
   mutating func transmit(_ packet: consuming Packet) throws(DeviceError) -> Packet? {
     try cleanUp()
-    if room == 0 { return packet }
-    let home = unsafe self.home ?? packet.pool
-    var foreign: UInt = 0
-    let use = position.next
-    let bytes = unsafe put(
-      packet, at: use, flags: Vmxnet3TransmitDescriptor.completion, home: home, foreign: &foreign)
-    unsafe commit(upTo: use &+ 1, bytes: bytes, home: home, foreign: foreign)
+    if run == 0 { return packet }
+    var writer = unsafe Writer(self, packet.pool)
+    writer.put(packet, flags: Vmxnet3TransmitDescriptor.completion)
+    commit(writer)
     return nil
   }
 
