@@ -43,6 +43,16 @@ enum Openers {
       forward: { from, to, max in try forwardByBatch(&from, &to, max) })
   }
 
+  static func vmxnet3(
+    _ pci: any PCIDevice, _ domain: DMADomain, _ configuration: DeviceConfiguration
+  ) throws -> FuzzedDriver<Vmxnet3ReceiveQueue, Vmxnet3TransmitQueue> {
+    let card = try Vmxnet3Device(pci, domain: domain, configuration: configuration)
+    return FuzzedDriver(
+      device: card, receiver: { try card.takeReceiveQueue(0, mempool: $0) },
+      transmitter: { try card.takeTransmitQueue(0) },
+      forward: { from, to, max in try forwardByBatch(&from, &to, max) })
+  }
+
   static func virtioSplit(
     _ pci: any PCIDevice, _ domain: DMADomain, _ configuration: DeviceConfiguration
   ) throws -> FuzzedDriver<VirtioSplitReceiveQueue, VirtioSplitTransmitQueue> {
@@ -115,6 +125,11 @@ enum DriverTargets {
     let model = GigabitModel(.e1000e)
     let rings = IntelRings(model, receive: 0x2800, transmit: 0x3800) { model.arrive($0) }
     return try run(Openers.e1000e, model, choices, rings)
+  }
+
+  static func vmxnet3(_ choices: Choices) throws -> Int {
+    let model = Vmxnet3Model()
+    return try run(Openers.vmxnet3, model, choices, Vmxnet3Rings(model))
   }
 
   static func virtioSplit(_ choices: Choices) throws -> Int {

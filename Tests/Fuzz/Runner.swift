@@ -11,6 +11,7 @@ struct Target {
       Target(name: "ixgbe", run: DriverTargets.ixgbe),
       Target(name: "igb", run: DriverTargets.igb),
       Target(name: "e1000e", run: DriverTargets.e1000e),
+      Target(name: "vmxnet3", run: DriverTargets.vmxnet3),
       Target(name: "virtio-split", run: DriverTargets.virtioSplit),
       Target(name: "virtio-packed", run: DriverTargets.virtioPacked),
       Target(name: "virtio-legacy", run: DriverTargets.virtioLegacy),
