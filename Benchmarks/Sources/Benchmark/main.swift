@@ -15,6 +15,8 @@ let libraries = arguments.dropFirst().map { argument in
 }
 var meter = Meter(mode == "count" ? .count : .time, rounds: 31)
 try measureIxgbe(&meter, libraries)
+try measureGigabit(&meter)
+try measureVmxnet3(&meter)
 // Drivers for other rings follow here: a file each, as Ixgbe.swift; see README.md.
 try measureEmulatedCard(&meter)
 meter.report()

@@ -7,6 +7,7 @@
 struct standin {
   uint8_t *bar;              // the registers, at the offsets of the card
   uint8_t *rx, *tx;          // the rings, as the processor sees them
+  uint8_t *rx_done, *tx_done; // rings of completions, where the card has them
   uint32_t mask;             // entries of each ring, less one
   uint32_t rx_head, tx_head; // where the card is
   uint64_t received, sent;
@@ -17,6 +18,11 @@ struct standin {
 void standin_ixgbe_step(struct standin *card, uint32_t frames);
 // The same with legacy receive descriptors, whose addresses stay.
 void standin_ixgbe_legacy_step(struct standin *card, uint32_t frames);
+
+// The same of cards whose tail registers are at `rdt` and `tdt`.
+void standin_gigabit_step(struct standin *card, uint32_t rdt, uint32_t tdt, uint32_t frames);
+// The same of a vmxnet3; `tx_head` counts its completions.
+void standin_vmxnet3_step(struct standin *card, uint32_t frames);
 
 // Called between two measurements; callgrind writes its counts when it sees that (--dump-before).
 void standin_mark(void);
