@@ -22,21 +22,17 @@ class CaptureOutput {
 /// A file that grows by `fallocate` and is written through a mapping: no system call a frame, and a disk that
 /// is full says so when the file grows, never while a frame is written.
 @safe final class MappedFile: CaptureOutput {
-  /// The file grows by so much at a time, or by what is left on the disk.
-  private static let growth = 64 << 20
-  /// So much of it is mapped at a time.
-  private static let windowSize = 4 << 20
-  private static let page = 4096
-
   let path: String
   private let file: FileDescriptor
   /// A file that was not there before goes again when nothing was begun.
   private let isNew: Bool
   private var rescue: CaptureRescue?
-  private var allocated = 0
-  private var window: UnsafeMutableRawPointer?
-  private var windowStart = 0
-  private var windowLength = 0
+  private var windows: CaptureWindows?
+  private var window: CaptureWindows.Window?
+  /// Whether there was a window.
+  private var isBegun = false
+  /// Up to here there is room without a second thought.
+  private var limit = 0
 
   /// Opens a file; what is in it stays until room is asked for.
   ///
@@ -66,9 +62,9 @@ class CaptureOutput {
   deinit { finish() }
 
   override func reserve(_ count: Int) throws(DeviceError) -> UnsafeMutableRawPointer {
-    if length + count > windowStart + windowLength { try moveWindow(for: count) }
-    guard let window = unsafe window else { throw .lastError("Write to \(path)") }
-    return unsafe window + (length - windowStart)
+    if length + count > limit { try moveWindow(for: count) }
+    guard let window else { throw .lastError("Write to \(path)") }
+    return unsafe window.base + (length - window.start)
   }
 
   override func commit(_ count: Int) {
@@ -82,49 +78,41 @@ class CaptureOutput {
   }
 
   private func moveWindow(for count: Int) throws(DeviceError) {
-    if allocated == 0 {
-      guard ftruncate(file.number, 0) == 0 else { throw .lastError("Write to \(path)") }
-      rescue = CaptureRescue(file: file.number)
+    let windows: CaptureWindows = if let begun = self.windows { begun } else { try begin() }
+    if let window, length + count <= window.end {
+      // A capture that gets so far goes on: the first quarter of the first window was enough for others.
+      windows.start()
+      limit = window.end
+      return
     }
-    if length + count > allocated { try grow(by: count) }
-    unmap()
-    windowStart = length & ~(Self.page - 1)
-    windowLength = min(allocated - windowStart, max(Self.windowSize, count + Self.page))
-    let mapping = unsafe mmap(
-      nil, windowLength, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, windowStart)
-    guard unsafe mapping != MAP_FAILED else {
-      windowLength = 0
-      throw .lastError("Map \(path)")
+    while window.map({ length + count > $0.end }) ?? true {
+      let old = window
+      // From here on it is not ours.
+      (window, limit) = (nil, 0)
+      let next = try windows.next(after: old)
+      limit = isBegun ? next.end : next.length / 4
+      window = next
+      isBegun = true
     }
-    unsafe window = unsafe mapping
+    // A disk that was full for a moment leaves a gap.
+    if let window, window.start > length {
+      throw .system("Write to \(path)", errno: ENOSPC, advice: "Is the disk full?")
+    }
   }
 
-  private func grow(by needed: Int) throws(DeviceError) {
-    var size = Self.growth
-    while true {
-      let code = posix_fallocate(file.number, allocated, size)
-      if code == 0 { break }
-      // To the last page of the disk.
-      size = size / 2 & ~(Self.page - 1)
-      if code == EINTR { continue }
-      if allocated + size < length + needed || size == 0 {
-        throw .system("Write to \(path)", errno: code, advice: "Is the disk full?")
-      }
-    }
-    allocated += size
-  }
-
-  private func unmap() {
-    if let window = unsafe window { unsafe munmap(window, windowLength) }
-    unsafe window = nil
-    windowLength = 0
+  private func begin() throws(DeviceError) -> CaptureWindows {
+    guard ftruncate(file.number, 0) == 0 else { throw .lastError("Write to \(path)") }
+    rescue = CaptureRescue(file: file.number)
+    let windows = CaptureWindows(file: file.number, path: path)
+    self.windows = windows
+    return windows
   }
 
   @discardableResult private func finish() -> Bool {
-    unmap()
-    let isCut = allocated == 0 || ftruncate(file.number, length) == 0
-    if allocated == 0, isNew { unsafe unlink(path) }
-    allocated = length
+    windows?.end(window)
+    (window, limit) = (nil, 0)
+    let isCut = windows == nil || ftruncate(file.number, length) == 0
+    if !isBegun, isNew { unsafe unlink(path) }
     rescue?.end()
     // Closing alone does not unlock while a child that is just being started has the file, too.
     flock(file.number, LOCK_UN)
