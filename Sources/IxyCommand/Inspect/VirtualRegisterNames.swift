@@ -113,7 +113,7 @@ extension RegisterName {
     // Without MSI-X, which neither info nor trace switch on.
     return [
       RegisterMap.Block(names: virtioLegacy),
-      RegisterMap.Block(base: 0x14, names: [virtioNetwork[0], virtioNetwork[1]]),
+      RegisterMap.Block(base: 0x14, names: Array(virtioNetwork.prefix(4))),
     ]
   }
 
