@@ -30,7 +30,12 @@ extension PCIDevice {
 extension SysfsDevice: PortDevice {
   /// I/O ports cannot be mapped: the kernel reads and writes them for us.
   public func ports(_ index: Int) throws(DeviceError) -> BAR {
-    let file = try FileDescriptor(path: "\(directory)/resource\(index)", O_RDWR)
+    try Self.ports(at: "\(directory)/resource\(index)")
+  }
+
+  /// The registers behind the file of an I/O port BAR.
+  static func ports(at path: String) throws(DeviceError) -> BAR {
+    let file = try FileDescriptor(path: path, O_RDWR)
     var status = stat()
     // As for memory: seeking to the end gives 0 before Linux 6.6.
     let size = unsafe fstat(file.number, &status) == 0 ? Int(status.st_size) : 0
