@@ -43,7 +43,7 @@ serve() {
   done
   kill -INT $(pidof ixy)
   wait $_job || fail "ixy $* ended with $?: $(tail -3 /out)"
-  tail -4 /out
+  tail -6 /out
 }
 # captured NAME OPTION...: has ixy dump write some frames, and shows them to the host.
 captured() {
