@@ -17,6 +17,8 @@ var meter = Meter(mode == "count" ? .count : .time, rounds: 31)
 try measureIxgbe(&meter, libraries)
 try measureGigabit(&meter)
 try measureVmxnet3(&meter)
+try measureVirtioSplit(&meter)
+try measureVirtioPacked(&meter)
 // Drivers for other rings follow here: a file each, as Ixgbe.swift; see README.md.
 try measureEmulatedCard(&meter)
 meter.report()

@@ -11,6 +11,7 @@ struct standin {
   uint32_t mask;             // entries of each ring, less one
   uint32_t rx_head, tx_head; // where the card is
   uint64_t received, sent;
+  uint8_t *memory;           // where address 0 of the card would be; only for cards that write to buffers
   uint32_t *tx_head_report;  // where the card writes its transmit head; NULL: it sets DD instead
 };
 
@@ -18,6 +19,9 @@ struct standin {
 void standin_ixgbe_step(struct standin *card, uint32_t frames);
 // The same with legacy receive descriptors, whose addresses stay.
 void standin_ixgbe_legacy_step(struct standin *card, uint32_t frames);
+// The same for virtio's two kinds of ring; `rx` and `tx` are at their descriptors.
+void standin_virtio_split_step(struct standin *card, uint32_t frames);
+void standin_virtio_packed_step(struct standin *card, uint32_t frames);
 
 // The same of cards whose tail registers are at `rdt` and `tdt`.
 void standin_gigabit_step(struct standin *card, uint32_t rdt, uint32_t tdt, uint32_t frames);

@@ -177,8 +177,8 @@ import Synchronization
     let hasHash = features.contains(.hashReport)
     return VirtioFormat(
       headerSize: hasHash ? 20 : isLong ? 12 : 10,
-      isMergeable: features.contains(.mergeableBuffers),
-      hasHash: hasHash, hasEvents: features.contains(.eventIndex),
+      isMergeable: features.contains(.mergeableBuffers), hashMask: hasHash ? .max : 0,
+      hasEvents: features.contains(.eventIndex),
       isChained: features.isDisjoint(with: [.version1, .anyLayout]),
       longest: configuration.maximumFrame)
   }

@@ -16,31 +16,36 @@ extension VirtioSplitReceiveQueue {
   public mutating func forward(
     to transmit: inout VirtioSplitTransmitQueue, max: Int, _ body: (inout Packet) -> Verdict
   ) throws(DeviceError) -> Int {
-    if let fault { throw fault }
+    if let fault { throw error(fault) }
     transmit.cleanUp()
-    if let fault = transmit.fault { throw fault }
-    var writer = unsafe VirtioSplitTransmitQueue.Writer(transmit, pool)
-    let limit = min(max, transmit.room)
+    if let fault = transmit.fault { throw transmit.error(fault) }
     let arrived = arrived()
     var (count, bytes) = (0, 0)
-    frames: while count < limit {
-      count &+= poll(limit &- count, arrived: arrived, sharesPool: true, &bytes) { packet in
+    frames: while count < max {
+      let run = min(run(max &- count, arrived: arrived), transmit.run)
+      if run == 0 { break }
+      var writer = unsafe VirtioSplitTransmitQueue.Writer(transmit, pool)
+      let received = poll(run, sharesPool: true, &bytes) { packet in
         var packet = packet
         if body(&packet) == .send { writer.put(packet) }
       }
-      if unsafe count == limit || next == arrived || pool.pointee.top == 0 { break }
+      transmit.note(writer)
+      count &+= received
+      if received == run { continue }
+      if unsafe pool.pointee.top == 0 { break }
       switch takeOdd(arrived: arrived) {
       case .packet(var packet):
         count &+= 1
         bytes &+= packet.count
-        if body(&packet) == .send { writer.put(packet) }
+        // Fewer were written than there was room for.
+        if body(&packet) == .send { transmit.write(packet) }
       case .dropped: continue
       case .wait: break frames
       }
     }
     finish(count: count, bytes: bytes)
-    transmit.commit(writer)
-    if let fault, count == 0 { throw fault }
+    transmit.publish()
+    if let fault, count == 0 { throw error(fault) }
     return count
   }
 }
@@ -58,36 +63,36 @@ extension VirtioPackedReceiveQueue {
   public mutating func forward(
     to transmit: inout VirtioPackedTransmitQueue, max: Int, _ body: (inout Packet) -> Verdict
   ) throws(DeviceError) -> Int {
-    if let fault { throw fault }
+    if let fault { throw error(fault) }
     transmit.cleanUp()
-    if let fault = transmit.fault { throw fault }
-    var writer = unsafe VirtioPackedTransmitQueue.Writer(transmit, pool)
-    let limit = min(max, transmit.room)
+    if let fault = transmit.fault { throw transmit.error(fault) }
     if offered != next &+ ring.mask &+ 1 { refill() }
     var (count, bytes) = (0, 0)
-    frames: while count < limit {
-      let (run, stop) = poll(limit &- count, sharesPool: true, &bytes) { packet in
+    frames: while count < max {
+      let run = min(run(max &- count), transmit.run)
+      if run == 0 { break }
+      var writer = unsafe VirtioPackedTransmitQueue.Writer(transmit, pool)
+      let (received, isOdd) = poll(run, sharesPool: true, &bytes) { packet in
         var packet = packet
         if body(&packet) == .send { writer.put(packet) }
       }
-      count &+= run
-      switch stop {
-      case .none: break frames
-      case .wrap: continue
-      case .odd:
-        switch takeOdd() {
-        case .packet(var packet):
-          count &+= 1
-          bytes &+= packet.count
-          if body(&packet) == .send { writer.put(packet) }
-        case .dropped: continue
-        case .wait: break frames
-        }
+      transmit.note(writer)
+      count &+= received
+      if received == run { continue }
+      if !isOdd { break }
+      switch takeOdd() {
+      case .packet(var packet):
+        count &+= 1
+        bytes &+= packet.count
+        // Fewer were written than there was room for.
+        if body(&packet) == .send { transmit.write(packet) }
+      case .dropped: continue
+      case .wait: break frames
       }
     }
     finish(count: count, bytes: bytes)
-    transmit.commit(writer)
-    if let fault, count == 0 { throw fault }
+    transmit.notify()
+    if let fault, count == 0 { throw error(fault) }
     return count
   }
 }

@@ -23,10 +23,10 @@ import CIxy
   @usableFromInline var offered = 0
   /// The next entry to give to the device.
   @usableFromInline var published = 0
-  /// The descriptor of entry `published`, which makes it and those behind it available.
+  /// The second half of the descriptor of entry `published`, which makes it and those behind it available.
   @usableFromInline var held: UInt64 = 0
   /// What the device did wrong; nothing is received any more.
-  @usableFromInline var fault: DeviceError?
+  @usableFromInline var fault: VirtioFault?
   private let index: Int
   private let device: VirtioDevice
   private let mempool: Mempool
@@ -63,7 +63,8 @@ import CIxy
 
   /// Makes identifiers available again, as far as they are free and the mempool has buffers.
   ///
-  /// The first since `published` is held back: until it is written, the device does not look at the others.
+  /// The first since `published` is held back: until it is written, the device does not look at the others, and
+  /// an identifier that comes twice is noticed.
   @usableFromInline @inline(never) mutating func refill() {
     while offered != next + ring.mask + 1, unsafe pool.pointee.top > 0 {
       let id = offered & ring.mask
@@ -89,14 +90,18 @@ import CIxy
   @inlinable @inline(__always) mutating func finish(count packets: Int, bytes: Int) {
     if packets == 0 && offered == published { return }
     ring.silence()
-    if offered != published { ring.publish(from: published, first: held) }
+    if offered != published {
+      ring.release(published, held)
+      ring.notify()
+    }
     published = offered
     unsafe counters.count(packets)
     unsafe (counters + 1).count(bytes)
   }
 
-  private func misbehaved(_ how: String) -> DeviceError {
-    .misbehaved(device: device.name, "receive queue \(index / 2) \(how)")
+  /// What to throw for a fault.
+  @usableFromInline @inline(never) func error(_ fault: VirtioFault) -> DeviceError {
+    device.error(fault, in: index)
   }
 
   // MARK: - Frames that are not simply whole
@@ -107,14 +112,14 @@ import CIxy
     let word = ring.word(next)
     let (id, length) = (Int(word >> 32 & 0xFFFF), Int(word & 0xFFFF_FFFF))
     guard isLent(id), let buffer = unsafe buffers[id] else {
-      fault = misbehaved("used identifier \(id), which it does not have")
+      fault = .unknown(id)
       return .wait
     }
     let header = unsafe buffer - format.headerSize
     let isLong = length >= format.headerSize
     let parts = format.isMergeable && isLong ? unsafe Int(format.bufferCount(header)) : 1
     if parts > ring.mask + 1 {
-      fault = misbehaved("has a frame of \(parts) buffers, of \(ring.mask + 1)")
+      fault = .tooLong(parts, of: ring.mask + 1)
       return .wait
     }
     // The rest of the frame comes with it, or will come.
@@ -135,7 +140,7 @@ import CIxy
       let word = ring.word(next)
       let (id, size) = (Int(word >> 32 & 0xFFFF), Int(word & 0xFFFF_FFFF))
       guard isLent(id), let buffer = unsafe buffers[id] else {
-        fault = misbehaved("used identifier \(id), which it does not have")
+        fault = .unknown(id)
         return .wait
       }
       unsafe frame.append(buffer, size)
@@ -164,120 +169,112 @@ extension VirtioPackedReceiveQueue: ReceiveQueue {
   public mutating func receive(into batch: inout PacketBatch, max: Int = .max)
     throws(DeviceError) -> Int
   {
-    if let fault { throw fault }
-    if batch.isEmpty { batch.removeAll() }
+    if let fault { throw error(fault) }
+    if batch.isEmpty { (batch.head, batch.tail) = (0, 0) }
     let before = batch.tail
     let limit = before &+ min(max, batch.capacity &- before)
     if limit <= before { return 0 }
     _ = unsafe pool.stock(limit &- before)
     if offered != next &+ ring.mask &+ 1 { refill() }
     var bytes = 0
-    var packet = unsafe batch.base + before
+    var end = unsafe batch.base + before
     frames: while batch.tail != limit {
-      let (count, stop) = poll(limit &- batch.tail, sharesPool: false, &bytes) {
-        unsafe packet.initialize(to: $0)
-        unsafe packet += 1
+      let run = run(limit &- batch.tail)
+      if run == 0 { break }
+      let (count, isOdd) = poll(run, sharesPool: false, &bytes) { packet in
+        unsafe end.initialize(to: packet)
+        unsafe end += 1
       }
       batch.tail &+= count
-      switch stop {
-      case .none: break frames
-      case .wrap: continue
-      case .odd:
-        switch takeOdd() {
-        case .packet(let gathered):
-          bytes &+= gathered.count
-          unsafe packet.initialize(to: gathered)
-          unsafe packet += 1
-          batch.tail &+= 1
-        case .dropped: continue
-        case .wait: break frames
-        }
+      if count == run { continue }
+      if !isOdd { break }
+      switch takeOdd() {
+      case .packet(let packet):
+        bytes &+= packet.count
+        unsafe end.initialize(to: packet)
+        unsafe end += 1
+        batch.tail &+= 1
+      case .dropped: continue
+      case .wait: break frames
       }
     }
     finish(count: batch.tail &- before, bytes: bytes)
-    if let fault, batch.tail == before { throw fault }
+    if let fault, batch.tail == before { throw error(fault) }
     return batch.tail &- before
   }
 }
 
 extension VirtioPackedReceiveQueue {
-  /// Why `poll` gave no more frames.
-  @usableFromInline enum Stop {
-    /// There are none, or there is no buffer to take their place.
-    case none
-    /// The ring begins again.
-    case wrap
-    /// The next one is not simply whole, or comes out of order. It was looked at once: one that was not there a
-    /// moment ago may be by now, and whole.
-    case odd
+  /// How many frames can be taken in one go.
+  ///
+  /// - Parameter wanted: The most frames.
+  /// - Returns: As many as are wanted, can be replaced, and come before the ring begins again.
+  @inlinable @inline(__always) func run(_ wanted: Int) -> Int {
+    unsafe min(wanted, ring.mask &+ 1 &- (next & ring.mask), pool.pointee.top)
   }
 
-  /// Gives frames to `sink` up to the end of the ring, or the first that is not simply whole, or out of order.
+  /// Gives frames to `sink` up to the first that is not there, not simply whole, or out of order.
   ///
   /// - Parameters:
-  ///   - limit: The most frames.
+  ///   - limit: The most frames: what `run` allows.
   ///   - sharesPool: Whether `sink` uses the mempool, too.
   ///   - bytes: The frames' bytes are added to it.
   ///   - sink: Takes each frame.
-  /// - Returns: The number of frames, and why there were no more.
+  /// - Returns: The number of frames, and whether the next one is there, though not simply whole, or out of
+  ///   order. It was looked at once: one that was not there a moment ago may be by now, and whole.
   @inlinable @inline(__always) mutating func poll(
     _ limit: Int, sharesPool: Bool, _ bytes: inout Int, _ sink: (consuming Packet) -> Void
-  ) -> (count: Int, stop: Stop) {
-    let (start, place) = (next, next & ring.mask)
-    if unsafe pool.pointee.top == 0 { return (0, .none) }
+  ) -> (count: Int, isOdd: Bool) {
     // All identifiers are the device's in their order, as long as it uses them so.
-    if offered != start &+ ring.mask &+ 1 { return (0, ring.isUsed(start) ? .odd : .none) }
+    if offered != next &+ ring.mask &+ 1 { return (0, ring.isUsed(next)) }
     // Locals: nothing to load again in the loop.
-    let (pool, stack, format, toDevice) = unsafe (pool, pool.pointee.stack, format, toDevice)
-    let descriptors = unsafe ring.descriptors + place
-    let buffers = unsafe buffers + place
-    // What does not change before the ring begins again.
-    let used = ring.used(start)
-    let fresh = description | ring.available(offered)
+    let first = next & ring.mask
+    let (descriptors, buffers) = unsafe (ring.descriptors + first, buffers + first)
+    let (format, toDevice) = (format, toDevice)
+    let (toHeader, most) = (format.toHeader, UInt64(truncatingIfNeeded: format.longest &- 14))
+    let (pool, stack) = unsafe (pool, pool.pointee.stack)
+    // The next one when the device has used it for the shortest frame, and what makes it available again.
+    let (id, state) = (UInt64(truncatingIfNeeded: first) << 32, ring.used(next))
+    var used = state | id | UInt64(truncatingIfNeeded: format.least)
+    let available = description | ring.available(offered) | id
+    let again = available &- used
     let toHold = published &- offered
-    let room = ring.mask &+ 1 &- place
-    let end = min(limit, room)
-    var (k, sum, top) = unsafe (0, 0, pool.pointee.top)
-    var stop = limit < room ? Stop.none : .wrap
-    while k != end {
-      if top == 0 {
-        stop = .none
+    var (i, sum, top, isOdd) = unsafe (0, 0, pool.pointee.top, false)
+    repeat {
+      // Whose it is, identifier and length are read together, and once. Whatever is wrong wraps to a large number.
+      let word = unsafe ixy_load64(UnsafeRawPointer(descriptors + i) + 8)
+      let payload = (word & VirtioPackedRing.outcome) &- used
+      let buffer = unsafe buffers[i].unsafelyUnwrapped
+      let header = unsafe buffer + toHeader
+      if unsafe payload > most || !format.isUsual(header) {
+        isOdd = word & VirtioPackedRing.both == state
         break
       }
-      // Whose it is, identifier and length are read together, and once.
-      let word = unsafe ixy_load64(UnsafeRawPointer(descriptors + k) + 8)
-      let id = UInt64(truncatingIfNeeded: place &+ k) << 32
-      if word & VirtioPackedRing.state != used | id {
-        stop = word & VirtioPackedRing.both == used ? .odd : .none
-        break
-      }
-      let buffer = unsafe buffers[k].unsafelyUnwrapped
-      let header = unsafe buffer - format.headerSize
-      let length = UInt32(truncatingIfNeeded: word)
-      if unsafe !format.isWhole(length, header) {
-        stop = .odd
-        break
-      }
-      let size = length &- UInt32(truncatingIfNeeded: format.headerSize)
+      let size = UInt32(truncatingIfNeeded: payload) &+ 14
+      let packet = unsafe Packet(
+        buffer: buffer, pool: pool, length: size, hash: format.hash(header))
       top &-= 1
-      let free = unsafe stack[top]
-      unsafe buffers[k] = unsafe free
-      unsafe descriptors[k].low = UInt64(UInt(bitPattern: free)) &+ toDevice
-      if k == toHold {
-        held = fresh | id
-      } else {
-        unsafe ixy_store64(UnsafeMutableRawPointer(descriptors + k) + 8, fresh | id)
+      let fresh = unsafe stack[top]
+      unsafe buffers[i] = unsafe fresh
+      unsafe descriptors[i].low = UInt64(UInt(bitPattern: fresh)) &+ toDevice
+      if _fastPath(i != toHold) {
+        unsafe ixy_store64(UnsafeMutableRawPointer(descriptors + i) + 8, used &+ again)
       }
+      used &+= 1 << 32
       sum &+= Int(size)
-      k &+= 1
+      i &+= 1
       if sharesPool { unsafe pool.pointee.top = top }
-      sink(unsafe Packet(buffer: buffer, pool: pool, length: size, hash: format.hash(header)))
-      if sharesPool { top = unsafe pool.pointee.top }
-    }
+      sink(packet)
+      if sharesPool {
+        top = unsafe pool.pointee.top
+        if top == 0 { break }
+      }
+    } while i != limit
     unsafe pool.pointee.top = top
+    if toHold == 0 { held = available }
     bytes &+= sum
-    next = start &+ k
-    offered &+= k
-    return (k, stop)
+    next &+= i
+    offered &+= i
+    return (i, isOdd)
   }
 }

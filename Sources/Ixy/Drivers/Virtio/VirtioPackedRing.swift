@@ -35,6 +35,9 @@ import Synchronization
   /// AVAIL, USED and the identifier.
   @inlinable @inline(__always) static var state: UInt64 { both | 0xFFFF << 32 }
 
+  /// The same and the length.
+  @inlinable @inline(__always) static var outcome: UInt64 { state | 0xFFFF_FFFF }
+
   /// The two bits of an available descriptor: AVAIL alone in the first turn and every other, then USED alone.
   @inlinable @inline(__always) func available(_ i: Int) -> UInt64 {
     i & (mask &+ 1) == 0 ? 1 << 55 : 1 << 63
@@ -58,10 +61,8 @@ import Synchronization
     unsafe ixy_store64(UnsafeMutableRawPointer(descriptors + (i & mask)) + 8, word)
   }
 
-  /// Gives the device the entries from `i` on by the first of them, which was held back, and notifies it if it
-  /// wants that.
-  @inlinable @inline(__always) func publish(from i: Int, first: UInt64) {
-    release(i, first)
+  /// Notifies the device of new entries if it wants that.
+  @inlinable @inline(__always) func notify() {
     // The device looks at the ring after it has asked to be notified; we the other way round.
     atomicMemoryFence(ordering: .sequentiallyConsistent)
     if wantsNotification { doorbell.ring() }
@@ -103,7 +104,8 @@ struct VirtioPackedControlRing: VirtioControlRing {
       // The first one is what the device looks at: last.
       if k == 0 { first = word } else { ring.release(next + k, word) }
     }
-    ring.publish(from: next, first: first)
+    ring.release(next, first)
+    ring.notify()
   }
 
   mutating func isDone() -> Bool? {

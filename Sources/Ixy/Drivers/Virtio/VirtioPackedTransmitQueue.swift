@@ -11,8 +11,10 @@ import CIxy
   @usableFromInline let buffers: UnsafeMutablePointer<Buffer?>
   @usableFromInline let pools: UnsafeMutablePointer<PoolReference>
   @usableFromInline let counters: UnsafeMutablePointer<UInt64>
-  /// The next available entry.
+  /// The next entry to write.
   @usableFromInline var next = 0
+  /// The next entry to notify the device of; where it looks by itself, it may be further.
+  @usableFromInline var notified = 0
   /// The oldest entry that the device has not used.
   @usableFromInline var clean = 0
   /// The number of entries that the device has used: `clean`, unless it goes out of order.
@@ -21,7 +23,7 @@ import CIxy
   @usableFromInline var home: PoolReference?
   @usableFromInline var isMixed = false
   /// What the device did wrong; nothing is sent any more.
-  @usableFromInline var fault: DeviceError?
+  @usableFromInline var fault: VirtioFault?
   private let index: Int
   private let device: VirtioDevice
 
@@ -55,60 +57,70 @@ import CIxy
     @inlinable @inline(__always) get { fault == nil ? ring.mask &+ 1 &- (next &- clean) : 0 }
   }
 
-  /// Writes packets into the ring; what it needs for that is in registers.
-  @safe @usableFromInline struct Writer {
-    @usableFromInline let ring: VirtioPackedRing
+  /// The number of packets that fit before the ring begins again.
+  @inlinable @inline(__always) var run: Int { min(room, ring.mask &+ 1 &- (next & ring.mask)) }
+
+  /// A copy of what it takes to write descriptors: in a loop, nothing is loaded again.
+  @safe @frozen @usableFromInline struct Writer {
+    @usableFromInline let descriptors: UnsafeMutablePointer<Descriptor>
     @usableFromInline let buffers: UnsafeMutablePointer<Buffer?>
     @usableFromInline let pools: UnsafeMutablePointer<PoolReference>
-    @usableFromInline let headerSize: UInt64
-    /// The pool that packets usually come from; `foreign` is other than 0 when one did not.
     @usableFromInline let home: PoolReference
-    @usableFromInline var foreign: UInt = 0
-    /// The first entry, which is held back: until it is written, the device does not look at the others.
-    @usableFromInline let first: Int
-    @usableFromInline var held: UInt64 = 0
-    /// The next entry, for which there must be room.
-    @usableFromInline var next: Int
+    @usableFromInline let headerSize: UInt64
+    /// The second half of the next descriptor, but for the frame's length.
+    @usableFromInline var word: UInt64
+    /// The number of packets written.
+    @usableFromInline var count = 0
     @usableFromInline var bytes = 0
+    /// Other than 0 when a packet is not of the pool `home`.
+    @usableFromInline var foreign: UInt = 0
 
     @inlinable @inline(__always)
     init(_ queue: borrowing VirtioPackedTransmitQueue, _ pool: PoolReference) {
-      ring = queue.ring
-      unsafe buffers = unsafe queue.buffers
-      unsafe pools = unsafe queue.pools
+      let first = queue.next & queue.ring.mask
+      unsafe (descriptors, buffers) = (queue.ring.descriptors + first, queue.buffers + first)
+      unsafe (pools, home) = (queue.pools + first, queue.home ?? pool)
       headerSize = UInt64(truncatingIfNeeded: queue.format.headerSize)
-      unsafe home = unsafe queue.home ?? pool
-      first = queue.next
-      next = queue.next
+      word = headerSize | UInt64(truncatingIfNeeded: first) << 32 | queue.ring.available(queue.next)
     }
 
-    /// Describes one packet, and notes whose buffer it has.
+    /// Describes one packet, for which there must be room, and notes whose buffer it has.
     @inlinable @inline(__always) mutating func put(_ packet: consuming Packet) {
       let (buffer, pool, length) = unsafe packet.disown()
-      unsafe foreign |= UInt(bitPattern: pool) ^ UInt(bitPattern: home)
-      let id = next & ring.mask
-      unsafe buffers[id] = unsafe buffer
-      unsafe pools[id] = unsafe pool
+      foreign = unsafe pool == home ? foreign : 1
+      unsafe buffers[count] = unsafe buffer
+      unsafe pools[count] = unsafe pool
       unsafe buffer.clearVirtioHeader()
-      let frame = unsafe UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset
-      unsafe ring.descriptors[id].low = frame &- headerSize
-      let word =
-        UInt64(length) &+ headerSize | UInt64(truncatingIfNeeded: id) << 32 | ring.available(next)
-      if next == first { held = word } else { ring.release(next, word) }
+      unsafe descriptors[count].low = unsafe pool.iova(buffer) &- headerSize
+      // From here on the device may have it.
+      unsafe ixy_store64(UnsafeMutableRawPointer(descriptors + count) + 8, word &+ UInt64(length))
+      word &+= 1 << 32
       bytes &+= Int(length)
-      next &+= 1
+      count &+= 1
     }
   }
 
-  /// Gives what was written to the device.
-  @inlinable @inline(__always) mutating func commit(_ writer: Writer) {
-    if writer.next == next { return }
-    ring.publish(from: next, first: writer.held)
-    unsafe counters.count(writer.next &- next)
-    unsafe (counters + 1).count(writer.bytes)
-    next = writer.next
+  /// Notes what was written.
+  @inlinable @inline(__always) mutating func note(_ writer: Writer) {
+    next &+= writer.count
     unsafe home = unsafe writer.home
     if writer.foreign != 0 { isMixed = true }
+    unsafe counters.count(writer.count)
+    unsafe (counters + 1).count(writer.bytes)
+  }
+
+  /// Notifies the device of all that was written.
+  @inlinable @inline(__always) mutating func notify() {
+    if next == notified { return }
+    ring.notify()
+    notified = next
+  }
+
+  /// Writes one packet, for which there must be room.
+  @inlinable @inline(__always) mutating func write(_ packet: consuming Packet) {
+    var writer = unsafe Writer(self, packet.pool)
+    writer.put(packet)
+    note(writer)
   }
 
   /// Gives the buffers whose descriptors the device has used back.
@@ -118,28 +130,34 @@ import CIxy
 
   @usableFromInline @inline(never) mutating func cleanUpUsed() {
     if fault != nil { return }
-    if used == clean, !isMixed, let home = unsafe home { unsafe cleanUpInOrder(home) }
+    if used == clean, !isMixed, let home = unsafe home {
+      while unsafe used != next && cleanUpInOrder(home) {}
+    }
     while used != next, fault == nil, ring.isUsed(used) { takeBack() }
   }
 
-  /// The same as far as identifiers were used in the order in which they were made available.
-  @inline(__always) private mutating func cleanUpInOrder(_ home: PoolReference) {
-    let (ring, buffers, next) = unsafe (ring, buffers, next)
-    let stack = unsafe home.pointee.stack
-    var top = unsafe home.pointee.top
-    var i = clean
-    while i != next {
-      let id = i & ring.mask
+  /// The same up to where the ring begins again, as far as identifiers were used in the order in which they were
+  /// made available: their buffers go back as one block.
+  ///
+  /// - Returns: Whether all were used so.
+  @inline(__always) private mutating func cleanUpInOrder(_ home: PoolReference) -> Bool {
+    let first = used & ring.mask
+    let run = min(next &- used, ring.mask &+ 1 &- first)
+    var descriptor = unsafe ring.descriptors + first
+    let end = unsafe descriptor + run
+    var expected = ring.used(used) | UInt64(truncatingIfNeeded: first) << 32
+    while unsafe descriptor != end {
       // What is expected was checked when it was put there.
-      let expected = ring.used(i) | UInt64(truncatingIfNeeded: id) << 32
-      if ring.word(i) & VirtioPackedRing.state != expected { break }
-      unsafe stack[top] = unsafe buffers[id].unsafelyUnwrapped
-      top &+= 1
-      i &+= 1
+      let word = unsafe ixy_load64(UnsafeRawPointer(descriptor) + 8)
+      if word & VirtioPackedRing.state != expected { break }
+      expected &+= 1 << 32
+      unsafe descriptor += 1
     }
-    unsafe home.pointee.top = top
-    clean = i
-    used = i
+    let count = unsafe run &- (end - descriptor)
+    unsafe home.give(buffers + first, count: count)
+    used &+= count
+    clean = used
+    return count == run
   }
 
   /// Takes the buffer of the next used entry back, whichever it is; it is a fault when the device did not have it.
@@ -148,15 +166,18 @@ import CIxy
     // The entry that has this identifier, if any has.
     let entry = clean + ((id &- clean) & ring.mask)
     guard id <= ring.mask, entry < next, let buffer = unsafe buffers[id] else {
-      fault = .misbehaved(
-        device: device.name,
-        "transmit queue \(index / 2) used identifier \(id), which it does not have")
+      fault = .unknown(id)
       return
     }
     unsafe pools[id].give(buffer)
     unsafe buffers[id] = nil
     used += 1
     while clean != next, unsafe buffers[clean & ring.mask] == nil { clean += 1 }
+  }
+
+  /// What to throw for a fault.
+  @usableFromInline @inline(never) func error(_ fault: VirtioFault) -> DeviceError {
+    device.error(fault, in: index)
   }
 }
 
@@ -169,19 +190,23 @@ extension VirtioPackedTransmitQueue: TransmitQueue {
   @discardableResult
   public mutating func transmit(_ batch: inout PacketBatch) throws(DeviceError) -> Int {
     cleanUp()
-    if let fault { throw fault }
-    let count = min(batch.count, room)
-    if count == 0 { return 0 }
-    var packet = unsafe batch.base + batch.head
-    var writer = unsafe Writer(self, packet.pointee.pool)
-    let end = unsafe packet + count
-    while unsafe packet != end {
-      unsafe writer.put(packet.move())
-      unsafe packet += 1
+    if let fault { throw error(fault) }
+    let before = batch.head
+    while !batch.isEmpty {
+      let count = min(batch.count, run)
+      if count == 0 { break }
+      var packet = unsafe batch.base + batch.head
+      var writer = unsafe Writer(self, packet.pointee.pool)
+      let end = unsafe packet + count
+      while unsafe packet != end {
+        unsafe writer.put(packet.move())
+        unsafe packet += 1
+      }
+      batch.head &+= count
+      note(writer)
     }
-    batch.head &+= count
-    commit(writer)
-    return count
+    notify()
+    return batch.head &- before
   }
 
   /// Sends one packet, or hands it back when the ring is full.
@@ -191,11 +216,10 @@ extension VirtioPackedTransmitQueue: TransmitQueue {
   /// - Throws: `DeviceError.misbehaved`, now and ever after, when the device breaks the ring's rules.
   public mutating func transmit(_ packet: consuming Packet) throws(DeviceError) -> Packet? {
     cleanUp()
-    if let fault { throw fault }
+    if let fault { throw error(fault) }
     if room == 0 { return packet }
-    var writer = unsafe Writer(self, packet.pool)
-    writer.put(packet)
-    commit(writer)
+    write(packet)
+    notify()
     return nil
   }
 
@@ -205,7 +229,7 @@ extension VirtioPackedTransmitQueue: TransmitQueue {
   /// - Throws: `DeviceError.misbehaved`, now and ever after, when the device breaks the ring's rules.
   public mutating func reclaim() throws(DeviceError) -> Int {
     cleanUp()
-    if let fault { throw fault }
+    if let fault { throw error(fault) }
     return next &- used
   }
 }

@@ -56,9 +56,10 @@ import CIxy
 @usableFromInline struct VirtioFormat {
   /// The bytes before each frame: 10, 12, or 20 with a hash.
   @usableFromInline let headerSize: Int
-  /// Whether a frame may fill several receive buffers.
+  /// Whether a frame may fill several receive buffers, whose number is in its header.
   @usableFromInline let isMergeable: Bool
-  @usableFromInline let hasHash: Bool
+  /// All ones where the header has a hash; else 0.
+  @usableFromInline let hashMask: UInt32
   /// Whether each side says at which entry it wants to be told.
   @usableFromInline let hasEvents: Bool
   /// Whether the header needs a descriptor of its own: legacy devices without ANY_LAYOUT.
@@ -66,23 +67,17 @@ import CIxy
   /// The longest frame without header, in bytes.
   @usableFromInline let longest: Int
 
-  /// Whether a received frame is looked at as most are: one buffer, one descriptor, no hash.
-  @usableFromInline var isSimple: Bool {
-    @inlinable @inline(__always) get { !isMergeable && !hasHash }
-  }
+  /// From a buffer to the device's header before it.
+  @inlinable @inline(__always) var toHeader: Int { 0 &- headerSize }
 
-  /// Whether a buffer holds a whole frame, of 14 to `longest` bytes, that wants nothing done.
-  ///
-  /// - Parameters:
-  ///   - length: What the device says it has written.
-  ///   - header: Where it was to write.
-  /// - Returns: False for what is too short, too long, or wants work that we have not agreed to do.
-  @inlinable @inline(__always)
-  func isWhole(_ length: UInt32, _ header: UnsafeMutableRawPointer) -> Bool {
-    // Wraps to a large number where it is too short.
-    unsafe length &- UInt32(truncatingIfNeeded: headerSize &+ 14)
-      <= UInt32(truncatingIfNeeded: longest &- 14)
-      && isPlain(header) && (!isMergeable || bufferCount(header) == 1)
+  /// The least that a device writes for a frame: the header, and 14 bytes.
+  @inlinable @inline(__always) var least: Int { headerSize &+ 14 }
+
+  /// Whether a header is one of a frame that wants nothing done, and fills one buffer.
+  @inlinable @inline(__always) func isUsual(_ header: UnsafeMutableRawPointer) -> Bool {
+    if unsafe !isPlain(header) { return false }
+    // Devices for which it does not count have 1 there, too, or nothing.
+    return unsafe _fastPath(bufferCount(header) == 1) || !isMergeable
   }
 
   /// Whether the header asks for nothing that was not negotiated: a checksum to be filled in (flags, bit
@@ -99,7 +94,7 @@ import CIxy
   }
 
   @inlinable @inline(__always) func hash(_ header: UnsafeMutableRawPointer) -> UInt32 {
-    hasHash ? unsafe ixy_load32(header + 12) : 0
+    unsafe ixy_load32(header + 12) & hashMask
   }
 }
 
@@ -109,6 +104,17 @@ extension Buffer {
     unsafe (self - 8).storeBytes(of: 0, as: UInt64.self)
     unsafe (self - 16).storeBytes(of: 0, as: UInt64.self)
     unsafe (self - 24).storeBytes(of: 0, as: UInt64.self)
+  }
+}
+
+extension UnsafeMutablePointer<PoolState> {
+  /// Puts free buffers on the stack as one block; none of them is nil.
+  @inline(__always) func give(_ buffers: UnsafeMutablePointer<Buffer?>, count: Int) {
+    let top = unsafe pointee.top
+    // SAFETY: an optional pointer that is not nil has the same bytes as the pointer.
+    unsafe UnsafeMutableRawPointer(pointee.stack + top)
+      .copyMemory(from: buffers, byteCount: count &* MemoryLayout<Buffer>.stride)
+    unsafe pointee.top = top &+ count
   }
 }
 

@@ -24,7 +24,7 @@ import CIxy
   /// The next entry to tell the device of.
   @usableFromInline var published = 0
   /// What the device did wrong; nothing is received any more.
-  @usableFromInline var fault: DeviceError?
+  @usableFromInline var fault: VirtioFault?
   private let index: Int
   private let device: VirtioDevice
   private let mempool: Mempool
@@ -102,7 +102,7 @@ import CIxy
     if offered != next &+ count { refill() }
     let pending = ring.pending(since: next)
     if pending > published - next {
-      fault = misbehaved("says that it used \(pending) of \(published - next) buffers")
+      fault = .tooMany(pending, of: published - next)
       return next
     }
     return next + pending
@@ -118,8 +118,9 @@ import CIxy
     unsafe (counters + 1).count(bytes)
   }
 
-  private func misbehaved(_ how: String) -> DeviceError {
-    .misbehaved(device: device.name, "receive queue \(index / 2) \(how)")
+  /// What to throw for a fault.
+  @usableFromInline @inline(never) func error(_ fault: VirtioFault) -> DeviceError {
+    device.error(fault, in: index)
   }
 
   // MARK: - Frames that are not simply whole
@@ -129,7 +130,7 @@ import CIxy
     let entry = unsafe ring.usedEntry(next)
     let (id, length) = unsafe (Int(ixy_load32(entry)), Int(ixy_load32(entry + 4)))
     guard isLent(id), let buffer = unsafe buffers[id] else {
-      fault = misbehaved("used descriptor \(id), which it does not have")
+      fault = .unknown(id)
       return .wait
     }
     let header = unsafe buffer - format.headerSize
@@ -137,7 +138,7 @@ import CIxy
       unsafe format.isMergeable && length >= format.headerSize
       ? Int(format.bufferCount(header)) : 1
     if parts > count {
-      fault = misbehaved("has a frame of \(parts) buffers, of \(count)")
+      fault = .tooLong(parts, of: count)
       return .wait
     }
     // The rest of the frame comes with it, or will come.
@@ -158,7 +159,7 @@ import CIxy
       let entry = unsafe ring.usedEntry(next)
       let (id, size) = unsafe (Int(ixy_load32(entry)), Int(ixy_load32(entry + 4)))
       guard isLent(id), let buffer = unsafe buffers[id] else {
-        fault = misbehaved("used descriptor \(id), which it does not have")
+        fault = .unknown(id)
         return .wait
       }
       unsafe frame.append(buffer, size)
@@ -187,85 +188,101 @@ extension VirtioSplitReceiveQueue: ReceiveQueue {
   public mutating func receive(into batch: inout PacketBatch, max: Int = .max)
     throws(DeviceError) -> Int
   {
-    if let fault { throw fault }
-    if batch.isEmpty { batch.removeAll() }
+    if let fault { throw error(fault) }
+    if batch.isEmpty { (batch.head, batch.tail) = (0, 0) }
     let before = batch.tail
     let limit = before &+ min(max, batch.capacity &- before)
     if limit <= before { return 0 }
     _ = unsafe pool.stock(limit &- before)
-    let end = arrived()
+    let arrived = arrived()
     var bytes = 0
-    var packet = unsafe batch.base + before
-    odd: while true {
-      let wanted = limit &- batch.tail
-      batch.tail &+= poll(wanted, arrived: end, sharesPool: false, &bytes) {
-        unsafe packet.initialize(to: $0)
-        unsafe packet += 1
+    var end = unsafe batch.base + before
+    frames: while batch.tail != limit {
+      let run = run(limit &- batch.tail, arrived: arrived)
+      if run == 0 { break }
+      let count = poll(run, sharesPool: false, &bytes) { packet in
+        unsafe end.initialize(to: packet)
+        unsafe end += 1
       }
-      if unsafe next == end || batch.tail == limit || pool.pointee.top == 0 { break }
-      switch takeOdd(arrived: end) {
-      case .packet(let gathered):
-        bytes &+= gathered.count
-        unsafe packet.initialize(to: gathered)
-        unsafe packet += 1
+      batch.tail &+= count
+      if count == run { continue }
+      switch takeOdd(arrived: arrived) {
+      case .packet(let packet):
+        bytes &+= packet.count
+        unsafe end.initialize(to: packet)
+        unsafe end += 1
         batch.tail &+= 1
-      case .dropped: break
-      case .wait: break odd
+      case .dropped: continue
+      case .wait: break frames
       }
     }
     finish(count: batch.tail &- before, bytes: bytes)
-    if let fault, batch.tail == before { throw fault }
+    if let fault, batch.tail == before { throw error(fault) }
     return batch.tail &- before
   }
 }
 
 extension VirtioSplitReceiveQueue {
+  /// How many frames can be taken in one go.
+  ///
+  /// - Parameters:
+  ///   - wanted: The most frames.
+  ///   - end: How far the device has got.
+  /// - Returns: As many as are wanted, are there, can be replaced, and come before the ring begins again.
+  @inlinable @inline(__always) func run(_ wanted: Int, arrived end: Int) -> Int {
+    let ready = min(wanted, end &- next, count &- (next & (count &- 1)))
+    return unsafe min(ready, pool.pointee.top)
+  }
+
   /// Gives frames to `sink` up to the first that is not simply whole, or out of order.
   ///
   /// - Parameters:
-  ///   - limit: The most frames.
-  ///   - end: How far the device has got.
+  ///   - limit: The most frames: what `run` allows.
   ///   - sharesPool: Whether `sink` uses the mempool, too.
   ///   - bytes: The frames' bytes are added to it.
   ///   - sink: Takes each frame.
   /// - Returns: The number of frames.
   @inlinable @inline(__always) mutating func poll(
-    _ limit: Int, arrived end: Int, sharesPool: Bool, _ bytes: inout Int,
-    _ sink: (consuming Packet) -> Void
+    _ limit: Int, sharesPool: Bool, _ bytes: inout Int, _ sink: (consuming Packet) -> Void
   ) -> Int {
-    // Locals: nothing to load again in the loop.
-    let (pool, stack, ring, buffers) = unsafe (pool, pool.pointee.stack, ring, buffers)
-    let (format, last, toDevice) = (format, count &- 1, toDevice)
-    let start = next
     // All descriptors are the device's in their order, as long as it uses them so.
-    if offered != start &+ count || format.isChained { return 0 }
-    let stop = start &+ min(limit, end &- start)
-    var (i, sum, top) = unsafe (start, 0, pool.pointee.top)
-    while i != stop {
-      if top == 0 { break }
-      // Read once each, checked, and only then used.
-      let entry = unsafe ring.usedEntry(i)
-      let (found, length) = unsafe (ixy_load32(entry), ixy_load32(entry + 4))
-      let id = i & last
-      if Int(found) != id { break }
-      let buffer = unsafe buffers[id].unsafelyUnwrapped
-      let header = unsafe buffer - format.headerSize
-      if unsafe !format.isWhole(length, header) { break }
-      let size = length &- UInt32(truncatingIfNeeded: format.headerSize)
+    if offered != next &+ count || format.isChained { return 0 }
+    // Locals: nothing to load again in the loop.
+    let first = next & (count &- 1)
+    let (descriptors, buffers) = unsafe (ring.descriptors + first, buffers + first)
+    let (used, format, toDevice) = unsafe (ring.usedEntry(next), format, toDevice)
+    let (toHeader, least) = (format.toHeader, UInt32(truncatingIfNeeded: format.least))
+    let most = UInt32(truncatingIfNeeded: format.longest &- 14)
+    let (pool, stack) = unsafe (pool, pool.pointee.stack)
+    var (i, sum, top) = unsafe (0, 0, pool.pointee.top)
+    while i != limit {
+      if sharesPool && top == 0 { break }
+      // Identifier and length are read once each, checked, and only then used.
+      let entry = unsafe used + 8 &* i
+      let (id, length) = unsafe (ixy_load32(entry), ixy_load32(entry + 4))
+      if id != UInt32(truncatingIfNeeded: first &+ i) { break }
+      // Wraps to a large number where it is too short.
+      let payload = length &- least
+      let buffer = unsafe buffers[i].unsafelyUnwrapped
+      let header = unsafe buffer + toHeader
+      if unsafe payload > most || !format.isUsual(header) { break }
+      let size = payload &+ 14
+      let packet = unsafe Packet(
+        buffer: buffer, pool: pool, length: size, hash: format.hash(header))
       top &-= 1
       let fresh = unsafe stack[top]
-      unsafe buffers[id] = unsafe fresh
-      unsafe ring.descriptors[id].low = UInt64(UInt(bitPattern: fresh)) &+ toDevice
+      unsafe buffers[i] = unsafe fresh
+      unsafe descriptors[i].low = UInt64(UInt(bitPattern: fresh)) &+ toDevice
       sum &+= Int(size)
       i &+= 1
       if sharesPool { unsafe pool.pointee.top = top }
-      sink(unsafe Packet(buffer: buffer, pool: pool, length: size, hash: format.hash(header)))
+      sink(packet)
       if sharesPool { top = unsafe pool.pointee.top }
     }
     unsafe pool.pointee.top = top
     bytes &+= sum
-    next = i
-    offered &+= i &- start
-    return i &- start
+    next &+= i
+    offered &+= i
+    return i
   }
 }

@@ -13,8 +13,10 @@ import CIxy
   @usableFromInline let buffers: UnsafeMutablePointer<Buffer?>
   @usableFromInline let pools: UnsafeMutablePointer<PoolReference>
   @usableFromInline let counters: UnsafeMutablePointer<UInt64>
-  /// The next available entry.
+  /// The next entry to write.
   @usableFromInline var next = 0
+  /// The next entry to tell the device of.
+  @usableFromInline var published = 0
   /// The oldest entry that the device has not used.
   @usableFromInline var clean = 0
   /// The number of entries that the device has used: `clean`, unless it goes out of order.
@@ -23,7 +25,7 @@ import CIxy
   @usableFromInline var home: PoolReference?
   @usableFromInline var isMixed = false
   /// What the device did wrong; nothing is sent any more.
-  @usableFromInline var fault: DeviceError?
+  @usableFromInline var fault: VirtioFault?
   private let index: Int
   private let device: VirtioDevice
 
@@ -65,62 +67,73 @@ import CIxy
     @inlinable @inline(__always) get { fault == nil ? count &- (next &- clean) : 0 }
   }
 
-  /// Writes packets into the ring; what it needs for that is in registers.
-  @safe @usableFromInline struct Writer {
+  /// The number of packets that fit before the ring begins again.
+  @inlinable @inline(__always) var run: Int { min(room, count &- (next & (count &- 1))) }
+
+  /// A copy of what it takes to write descriptors: in a loop, nothing is loaded again.
+  @safe @frozen @usableFromInline struct Writer {
     @usableFromInline let descriptors: UnsafeMutablePointer<Descriptor>
     @usableFromInline let buffers: UnsafeMutablePointer<Buffer?>
     @usableFromInline let pools: UnsafeMutablePointer<PoolReference>
-    @usableFromInline let count: Int
-    @usableFromInline let isChained: Bool
-    @usableFromInline let headerSize: UInt64
-    /// The pool that packets usually come from; `foreign` is other than 0 when one did not.
     @usableFromInline let home: PoolReference
-    @usableFromInline var foreign: UInt = 0
-    /// The next entry, for which there must be room.
-    @usableFromInline var next: Int
+    @usableFromInline let headerSize: UInt64
+    /// From a header's descriptor to its frame's, where each has its own; else 0.
+    @usableFromInline let toFrame: Int
+    /// The number of packets written.
+    @usableFromInline var count = 0
     @usableFromInline var bytes = 0
+    /// Other than 0 when a packet is not of the pool `home`.
+    @usableFromInline var foreign: UInt = 0
 
     @inlinable @inline(__always)
     init(_ queue: borrowing VirtioSplitTransmitQueue, _ pool: PoolReference) {
-      unsafe descriptors = unsafe queue.ring.descriptors
-      unsafe buffers = unsafe queue.buffers
-      unsafe pools = unsafe queue.pools
-      count = queue.count
-      isChained = queue.format.isChained
+      let first = queue.next & (queue.count &- 1)
+      unsafe (descriptors, buffers) = (queue.ring.descriptors + first, queue.buffers + first)
+      unsafe (pools, home) = (queue.pools + first, queue.home ?? pool)
       headerSize = UInt64(truncatingIfNeeded: queue.format.headerSize)
-      unsafe home = unsafe queue.home ?? pool
-      next = queue.next
+      toFrame = queue.format.isChained ? queue.count : 0
     }
 
-    /// Describes one packet, and notes whose buffer it has; the device is not told yet.
+    /// Describes one packet, for which there must be room, and notes whose buffer it has.
     @inlinable @inline(__always) mutating func put(_ packet: consuming Packet) {
       let (buffer, pool, length) = unsafe packet.disown()
-      unsafe foreign |= UInt(bitPattern: pool) ^ UInt(bitPattern: home)
-      let id = next & (count &- 1)
-      unsafe buffers[id] = unsafe buffer
-      unsafe pools[id] = unsafe pool
+      foreign = unsafe pool == home ? foreign : 1
+      unsafe buffers[count] = unsafe buffer
+      unsafe pools[count] = unsafe pool
       unsafe buffer.clearVirtioHeader()
-      let frame = unsafe UInt64(UInt(bitPattern: buffer)) &+ pool.pointee.iovaOffset
-      if isChained {
-        unsafe descriptors[id].low = frame &- headerSize
-        unsafe descriptors[id &+ count] = Descriptor(frame, UInt64(length))
+      let frame = unsafe pool.iova(buffer)
+      if toFrame != 0 {
+        unsafe descriptors[count].low = frame &- headerSize
+        unsafe descriptors[count &+ toFrame] = Descriptor(frame, UInt64(length))
       } else {
-        unsafe descriptors[id] = Descriptor(frame &- headerSize, UInt64(length) &+ headerSize)
+        unsafe descriptors[count] = Descriptor(frame &- headerSize, UInt64(length) &+ headerSize)
       }
       bytes &+= Int(length)
-      next &+= 1
+      count &+= 1
     }
   }
 
-  /// Gives what was written to the device.
-  @inlinable @inline(__always) mutating func commit(_ writer: Writer) {
-    if writer.next == next { return }
-    ring.publish(from: next, to: writer.next)
-    unsafe counters.count(writer.next &- next)
-    unsafe (counters + 1).count(writer.bytes)
-    next = writer.next
+  /// Notes what was written.
+  @inlinable @inline(__always) mutating func note(_ writer: Writer) {
+    next &+= writer.count
     unsafe home = unsafe writer.home
     if writer.foreign != 0 { isMixed = true }
+    unsafe counters.count(writer.count)
+    unsafe (counters + 1).count(writer.bytes)
+  }
+
+  /// Gives all that was written to the device.
+  @inlinable @inline(__always) mutating func publish() {
+    if next == published { return }
+    ring.publish(from: published, to: next)
+    published = next
+  }
+
+  /// Writes one packet, for which there must be room.
+  @inlinable @inline(__always) mutating func write(_ packet: consuming Packet) {
+    var writer = unsafe Writer(self, packet.pool)
+    writer.put(packet)
+    note(writer)
   }
 
   /// Gives the buffers whose descriptors the device has used back.
@@ -133,30 +146,34 @@ import CIxy
     if fault != nil { return }
     let end = used + pending
     guard end <= next else {
-      fault = misbehaved("says that it used \(pending) of \(next - used) packets")
+      fault = .tooMany(pending, of: next - used)
       return
     }
-    if used == clean, !isMixed, let home = unsafe home { unsafe cleanUp(inOrder: end, home) }
+    if used == clean, !isMixed, let home = unsafe home {
+      while unsafe used != end && cleanUp(inOrder: end, home) {}
+    }
     while used != end, fault == nil { takeBack() }
   }
 
-  /// The same as far as descriptors were used in the order in which they were made available.
-  @inline(__always) private mutating func cleanUp(inOrder end: Int, _ home: PoolReference) {
-    let (ring, buffers, last) = unsafe (ring, buffers, count &- 1)
-    let stack = unsafe home.pointee.stack
-    var top = unsafe home.pointee.top
-    var i = clean
-    while i != end {
-      let id = i & last
+  /// The same up to where the ring begins again, as far as descriptors were used in the order in which they were
+  /// made available: their buffers go back as one block.
+  ///
+  /// - Returns: Whether all were used so.
+  @inline(__always)
+  private mutating func cleanUp(inOrder end: Int, _ home: PoolReference) -> Bool {
+    let first = used & (count &- 1)
+    let run = min(end &- used, count &- first)
+    let entries = unsafe ring.usedEntry(used)
+    var i = 0
+    while i != run {
       // What is expected was checked when it was put there.
-      if unsafe Int(ixy_load32(ring.usedEntry(i))) != id { break }
-      unsafe stack[top] = unsafe buffers[id].unsafelyUnwrapped
-      top &+= 1
+      if unsafe ixy_load32(entries + 8 &* i) != UInt32(truncatingIfNeeded: first &+ i) { break }
       i &+= 1
     }
-    unsafe home.pointee.top = top
-    clean = i
-    used = i
+    unsafe home.give(buffers + first, count: i)
+    used &+= i
+    clean = used
+    return i == run
   }
 
   /// Takes the buffer of the next used entry back, whichever it is; it is a fault when the device did not have it.
@@ -165,7 +182,7 @@ import CIxy
     // The entry that has this descriptor, if any has.
     let entry = clean + ((id &- clean) & (count - 1))
     guard id < count, entry < next, let buffer = unsafe buffers[id] else {
-      fault = misbehaved("used descriptor \(id), which it does not have")
+      fault = .unknown(id)
       return
     }
     unsafe pools[id].give(buffer)
@@ -174,8 +191,9 @@ import CIxy
     while clean != next, unsafe buffers[clean & (count - 1)] == nil { clean += 1 }
   }
 
-  private func misbehaved(_ how: String) -> DeviceError {
-    .misbehaved(device: device.name, "transmit queue \(index / 2) \(how)")
+  /// What to throw for a fault.
+  @usableFromInline @inline(never) func error(_ fault: VirtioFault) -> DeviceError {
+    device.error(fault, in: index)
   }
 }
 
@@ -188,19 +206,23 @@ extension VirtioSplitTransmitQueue: TransmitQueue {
   @discardableResult
   public mutating func transmit(_ batch: inout PacketBatch) throws(DeviceError) -> Int {
     cleanUp()
-    if let fault { throw fault }
-    let count = min(batch.count, room)
-    if count == 0 { return 0 }
-    var packet = unsafe batch.base + batch.head
-    var writer = unsafe Writer(self, packet.pointee.pool)
-    let end = unsafe packet + count
-    while unsafe packet != end {
-      unsafe writer.put(packet.move())
-      unsafe packet += 1
+    if let fault { throw error(fault) }
+    let before = batch.head
+    while !batch.isEmpty {
+      let count = min(batch.count, run)
+      if count == 0 { break }
+      var packet = unsafe batch.base + batch.head
+      var writer = unsafe Writer(self, packet.pointee.pool)
+      let end = unsafe packet + count
+      while unsafe packet != end {
+        unsafe writer.put(packet.move())
+        unsafe packet += 1
+      }
+      batch.head &+= count
+      note(writer)
     }
-    batch.head &+= count
-    commit(writer)
-    return count
+    publish()
+    return batch.head &- before
   }
 
   /// Sends one packet, or hands it back when the ring is full.
@@ -210,11 +232,10 @@ extension VirtioSplitTransmitQueue: TransmitQueue {
   /// - Throws: `DeviceError.misbehaved`, now and ever after, when the device breaks the ring's rules.
   public mutating func transmit(_ packet: consuming Packet) throws(DeviceError) -> Packet? {
     cleanUp()
-    if let fault { throw fault }
+    if let fault { throw error(fault) }
     if room == 0 { return packet }
-    var writer = unsafe Writer(self, packet.pool)
-    writer.put(packet)
-    commit(writer)
+    write(packet)
+    publish()
     return nil
   }
 
@@ -224,7 +245,7 @@ extension VirtioSplitTransmitQueue: TransmitQueue {
   /// - Throws: `DeviceError.misbehaved`, now and ever after, when the device breaks the ring's rules.
   public mutating func reclaim() throws(DeviceError) -> Int {
     cleanUp()
-    if let fault { throw fault }
+    if let fault { throw error(fault) }
     return next &- used
   }
 }

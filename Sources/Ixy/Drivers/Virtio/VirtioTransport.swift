@@ -63,10 +63,10 @@ func waitForVirtio(
 
 /// The register write that tells a device of new entries in one of its rings.
 @safe @usableFromInline struct VirtioDoorbell {
-  private let pointer: UnsafeMutableRawPointer?
+  @usableFromInline let pointer: UnsafeMutableRawPointer?
   private let bar: BAR
   private let offset: Int
-  private let queue: UInt16
+  @usableFromInline let queue: UInt16
 
   /// The notification of a queue, at an offset in a BAR.
   init(_ bar: BAR, _ offset: Int, queue: Int) {
@@ -77,11 +77,11 @@ func waitForVirtio(
   }
 
   /// Costs a virtual machine thousands of instructions: only when the device wants it.
-  @usableFromInline @inline(never) func ring() {
-    if let pointer = unsafe pointer {
-      unsafe ixy_store16(pointer, queue)
-    } else {
-      bar.write(UInt64(queue), to: offset, width: 2)
-    }
+  @inlinable @inline(__always) func ring() {
+    if let pointer = unsafe pointer { unsafe ixy_store16(pointer, queue) } else { forward() }
+  }
+
+  @usableFromInline @inline(never) func forward() {
+    bar.write(UInt64(queue), to: offset, width: 2)
   }
 }
