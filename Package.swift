@@ -11,6 +11,22 @@ let examples: [Target] = ["Hello", "Reflect", "Sleep", "OwnDriver"].map { name i
     swiftSettings: [.strictMemorySafety()])
 }
 
+let isFuzzing = Context.environment["IXY_FUZZ"] != nil
+
+let commandDependencies: [Target.Dependency] = [
+  "Ixy", "Emulation", "VFIOUser", "CIxy",
+  .product(name: "ArgumentParser", package: "swift-argument-parser"),
+]
+
+/// The command `ixy`; where its parsers are fuzzed a library without its entry point.
+let command: Target =
+  isFuzzing
+  ? .target(
+    name: "IxyCommand", dependencies: commandDependencies, exclude: ["Ixy.swift"],
+    swiftSettings: [.strictMemorySafety()])
+  : .executableTarget(
+    name: "IxyCommand", dependencies: commandDependencies, swiftSettings: [.strictMemorySafety()])
+
 let package = Package(
   name: "ixy",
   products: [
@@ -28,13 +44,7 @@ let package = Package(
     .target(name: "Emulation", dependencies: ["Ixy", "CIxy"], swiftSettings: library),
     .target(
       name: "VFIOUser", dependencies: ["Ixy", "Emulation", "CIxy"], swiftSettings: library),
-    .executableTarget(
-      name: "IxyCommand",
-      dependencies: [
-        "Ixy", "Emulation", "VFIOUser", "CIxy",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
-      ],
-      swiftSettings: [.strictMemorySafety()]),
+    command,
     .executableTarget(
       name: "Forward", dependencies: ["Ixy"], path: "Examples/Forward",
       swiftSettings: [.strictMemorySafety()]),
@@ -57,12 +67,16 @@ let package = Package(
 )
 
 // What fuzzes is built with flags of its own (`make fuzz`): nobody else waits for it.
-if Context.environment["IXY_FUZZ"] != nil {
+if isFuzzing {
+  package.products.removeAll { $0.name == "ixy" }
+  package.targets.removeAll { $0.name == "CommandTests" }
   package.targets += [
     .target(name: "CFuzz", path: "Tests/CFuzz"),
     .executableTarget(
       name: "Fuzz",
-      dependencies: ["CFuzz", "CIxy", "Ixy", "Emulation", "VFIOUser", "DriverModels"],
+      dependencies: [
+        "CFuzz", "CIxy", "Ixy", "Emulation", "VFIOUser", "DriverModels", "IxyCommand",
+      ],
       path: "Tests/Fuzz", exclude: ["known-inputs.txt"]),
   ]
 }

@@ -47,7 +47,7 @@ struct DriverRun<Receiver: ReceiveQueue & ~Copyable, Transmitter: TransmitQueue 
       let pool = try Mempool(
         domain: domain, buffers: buffers, bufferSize: configuration.bufferSize)
       let after = try Fence(domain)
-      try hide([before.range, after.range])
+      try card.hide([before.range, after.range], of: domain)
       // Some runs begin with a lie.
       if choices.isOdd(64) { card.misbehave() }
       var sessions = 0
@@ -67,7 +67,7 @@ struct DriverRun<Receiver: ReceiveQueue & ~Copyable, Transmitter: TransmitQueue 
     }
     before.check()
     _ = consume before
-    freeLeaks()
+    domain.freeLeaks()
   }
 
   private mutating func noteIfUnstoppable() {
@@ -185,29 +185,6 @@ struct DriverRun<Receiver: ReceiveQueue & ~Copyable, Transmitter: TransmitQueue 
 
   // MARK: - The account
 
-  /// Takes the fences out of what the card can reach: who writes there then is the driver.
-  ///
-  /// A hostile card may write wherever it can.
-  private func hide(_ fences: [Range<UInt64>]) throws {
-    for reference in domain.blocks {
-      guard let block = reference(), card.dma.remove(iova: block.iova, size: block.size) else {
-        continue
-      }
-      var start = block.iova
-      let end = block.iova + UInt64(block.size)
-      let inside = fences.filter { block.iova <= $0.lowerBound && $0.upperBound <= end }
-      for gap in inside + [end..<end] {
-        if gap.lowerBound > start {
-          try card.dma.map(
-            iova: start, size: Int(gap.lowerBound - start),
-            base: block.base + Int(start - block.iova),
-            isWritable: true)
-        }
-        start = gap.upperBound
-      }
-    }
-  }
-
   /// Whether every buffer is in the pool once, but for those that a ring may have kept.
   private func check(_ pool: Mempool) {
     let state = pool.state
@@ -217,12 +194,38 @@ struct DriverRun<Receiver: ReceiveQueue & ~Copyable, Transmitter: TransmitQueue 
     let missing = pool.capacity - free.count
     precondition(missing <= mayBeKept, "\(missing) buffers are lost, \(mayBeKept) may be kept")
   }
+}
 
+extension HostileCard {
+  /// Takes the fences out of what the card can reach: who writes there then is the driver.
+  ///
+  /// A hostile card may write wherever it can.
+  func hide(_ fences: [Range<UInt64>], of domain: DMADomain) throws {
+    for reference in domain.blocks {
+      guard let block = reference(), dma.remove(iova: block.iova, size: block.size) else {
+        continue
+      }
+      var start = block.iova
+      let end = block.iova + UInt64(block.size)
+      let inside = fences.filter { block.iova <= $0.lowerBound && $0.upperBound <= end }
+      for gap in inside + [end..<end] {
+        if gap.lowerBound > start {
+          try dma.map(
+            iova: start, size: Int(gap.lowerBound - start),
+            base: block.base + Int(start - block.iova), isWritable: true)
+        }
+        start = gap.upperBound
+      }
+    }
+  }
+}
+
+extension DMADomain {
   /// Frees what rings have kept for ever, which a process that runs for hours cannot afford.
   ///
   /// Nothing else refers to the domain's memory any more.
-  private func freeLeaks() {
-    for reference in domain.blocks {
+  func freeLeaks() {
+    for reference in blocks {
       guard var block = reference() else { continue }
       while !isKnownUniquelyReferenced(&block) { Unmanaged.passUnretained(block).release() }
     }

@@ -96,11 +96,13 @@ private func forwardByBatch(
 /// Addresses from a counter that pass for the machine's own, which a legacy device needs.
 final class PretendedPhysical: PhysicalAddressing {
   private let counted = CountedAddresses(MapperList())
+  private var next: UInt64 = 2 << 20
   var space: Int { counted.space }
   var largestBlock: Int { counted.largestBlock }
   func makeFile(_ size: Int) throws(DeviceError) -> FileDescriptor { try counted.makeFile(size) }
   func place(_ file: borrowing FileDescriptor, size: Int) throws(DeviceError) -> UInt64 {
-    try counted.place(file, size: size)
+    defer { next += UInt64(size) }
+    return next
   }
 }
 
@@ -113,6 +115,19 @@ enum DriverTargets {
       family: choices.pick([.i82599, .i82599, .x540, .x550]), sharesQueueRegisters: false)
     let rings = IntelRings(model, receive: 0x1000, transmit: 0x6000) { wire.arrive($0) }
     return try run(Openers.ixgbe, model, choices, rings)
+  }
+
+  static func ixgbeInPlace(_ choices: Choices) throws -> Int {
+    let wire = QueueWire()
+    let model = try NIC82599(
+      wire: wire, mac: MACAddress(bits: 0x5254_0012_3456),
+      family: choices.pick([.i82599, .x540, .x550]), sharesQueueRegisters: false)
+    let card = HostileCard(model, choices, InPlaceRings(model) { wire.arrive($0) })
+    fuzz_clock_start()
+    defer { fuzz_clock_stop() }
+    var run = InPlaceRun(card)
+    try run.run()
+    return card.operations
   }
 
   static func igb(_ choices: Choices) throws -> Int {

@@ -74,12 +74,40 @@ enum ParserTargets {
       append(choices.isOdd(32) ? choices.field() : UInt64(size))
       bytes += [UInt8](repeating: choices.byte(), count: size)
     }
+    readFile(bytes, choices)
+    return frames + 1
+  }
+
+  /// A file of blocks, each of which may be wrong in any of its fields.
+  static func pcapng(_ choices: Choices) throws -> Int {
+    var file = BlockWriter(isSwapped: choices.isOdd(128))
+    file.section(choices)
+    file.interface(choices)
+    var blocks = 2
+    while !choices.isAtEnd {
+      blocks += 1
+      switch choices.byte() {
+      case 0..<120: file.enhancedPacket(choices)
+      case 120..<160: file.simplePacket(choices)
+      case 160..<210: file.interface(choices)
+      case 210..<230:
+        if choices.isOdd(128) { file.isSwapped.toggle() }
+        file.section(choices)
+      default: file.block(UInt64(choices.byte()), file.words([choices.field()]), choices)
+      }
+    }
+    readFile(file.bytes, choices)
+    return blocks
+  }
+
+  /// Reads a file with these bytes, or without some of the last.
+  private static func readFile(_ whole: [UInt8], _ choices: Choices) {
+    var bytes = whole
     if choices.isOdd(1) { bytes.removeLast(choices.below(bytes.count)) }
     let file = FileDescriptor(owning: ixy_memfd("fuzz", IXY_MEMFD_CLOEXEC))
     let written = bytes.withUnsafeBytes { write(file.number, $0.baseAddress, $0.count) }
     precondition(written == bytes.count, "the machine has no memory")
     read("/proc/self/fd/\(file.number)", limit: bytes.count)
-    return frames + 1
   }
 
   private static func read(_ path: String, limit: Int) {
@@ -104,5 +132,71 @@ enum ParserTargets {
       }
       try? wire.close()
     }
+  }
+}
+
+/// Writes the blocks of a pcapng file; what is random in them comes from the choices.
+private struct BlockWriter {
+  private(set) var bytes: [UInt8] = []
+  var isSwapped: Bool
+
+  init(isSwapped: Bool) { self.isSwapped = isSwapped }
+
+  /// Numbers of 32 bits in the file's byte order.
+  func words(_ values: [UInt64]) -> [UInt8] {
+    var bytes: [UInt8] = []
+    for value in values {
+      let word = UInt32(truncatingIfNeeded: value)
+      bytes.append(field: isSwapped ? word.byteSwapped : word)
+    }
+    return bytes
+  }
+
+  /// Two numbers of 16 bits, as they lie in the file, one after the other.
+  private func halves(_ first: UInt64, _ second: UInt64) -> [UInt8] {
+    let (first, second) = (first & 0xFFFF, second & 0xFFFF)
+    return words([isSwapped ? first << 16 | second : second << 16 | first])
+  }
+
+  mutating func block(_ type: UInt64, _ body: [UInt8], _ choices: Choices) {
+    let padded = body + [UInt8](repeating: 0, count: -body.count & 3)
+    let length = UInt64(padded.count + 12)
+    func odd(_ value: UInt64) -> UInt64 { choices.isOdd(4) ? choices.field() : value }
+    bytes += words([odd(type), odd(length)]) + padded + words([odd(length)])
+  }
+
+  mutating func section(_ choices: Choices) {
+    let order: UInt64 = choices.isOdd(4) ? choices.field() : 0x1A2B_3C4D
+    block(0x0A0D_0D0A, words([order, 1, .max, .max]), choices)
+  }
+
+  mutating func interface(_ choices: Choices) {
+    var body = halves(choices.isOdd(8) ? choices.field() : 1, 0)
+    body += words([choices.pick([0, 0, 64, 1514, choices.field()])])
+    for _ in 0..<choices.below(4) {
+      // The clock's resolution, the start of its times, or any other option.
+      let (code, size) = choices.pick([(9, 1), (14, 8), (9, 8), (14, 1), (2, 3)])
+      body += halves(
+        choices.isOdd(16) ? choices.field() : UInt64(code),
+        choices.isOdd(16) ? choices.field() : UInt64(size))
+      body += (0..<(size + 3) & ~3).map { _ in choices.byte() }
+    }
+    block(1, body, choices)
+  }
+
+  mutating func enhancedPacket(_ choices: Choices) {
+    let size = choices.below(200)
+    let head = [
+      choices.isOdd(16) ? choices.field() : UInt64(choices.below(2)), choices.field(),
+      choices.field(), choices.isOdd(16) ? choices.field() : UInt64(size),
+      choices.isOdd(32) ? choices.field() : UInt64(size),
+    ]
+    block(6, words(head) + [UInt8](repeating: choices.byte(), count: size), choices)
+  }
+
+  mutating func simplePacket(_ choices: Choices) {
+    let size = choices.below(200)
+    let original = choices.isOdd(32) ? choices.field() : UInt64(size)
+    block(3, words([original]) + [UInt8](repeating: choices.byte(), count: size), choices)
   }
 }

@@ -9,6 +9,7 @@ struct Target {
   static var all: [Target] {
     [
       Target(name: "ixgbe", run: DriverTargets.ixgbe),
+      Target(name: "ixgbe-in-place", run: DriverTargets.ixgbeInPlace),
       Target(name: "igb", run: DriverTargets.igb),
       Target(name: "e1000e", run: DriverTargets.e1000e),
       Target(name: "vmxnet3", run: DriverTargets.vmxnet3),
@@ -18,7 +19,11 @@ struct Target {
       Target(name: "vfio-user-server", run: VFIOUserTargets.server),
       Target(name: "vfio-user-client", run: VFIOUserTargets.client),
       Target(name: "pcap", run: ParserTargets.pcap),
+      Target(name: "pcapng", run: ParserTargets.pcapng),
       Target(name: "text", run: ParserTargets.text),
+      Target(name: "command-line", run: CommandTargets.commandLine),
+      Target(name: "filter", run: CommandTargets.filter),
+      Target(name: "frame", run: CommandTargets.frame),
     ]
   }
 
