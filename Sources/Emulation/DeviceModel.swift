@@ -19,6 +19,8 @@ public protocol DeviceModel: AnyObject {
   var interrupts: (any InterruptSink)? { get set }
   /// The part of BAR 0 that a driver may map; nil where every access must be a message.
   var sharedPages: SharedPages? { get }
+  /// Resets the device and puts its shared pages into a new file: who keeps the old one reaches nothing any more.
+  func renewSharedPages()
 
   /// Reads 1, 2 or 4 bytes of config space.
   func readConfig(_ offset: Int, width: Int) -> UInt32
@@ -39,6 +41,11 @@ public protocol DeviceModel: AnyObject {
   ///
   /// - Returns: The number of frames moved; 0 when there was nothing to do.
   func step() -> Int
+}
+
+extension DeviceModel {
+  /// For a device that shares none.
+  public func renewSharedPages() { reset() }
 }
 
 /// Where the interrupts of an emulated device go.

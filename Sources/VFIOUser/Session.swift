@@ -22,9 +22,11 @@ final class Session {
   }
 
   /// Puts the model back to power-on: no memory, no interrupts.
+  ///
+  /// A client may keep what it has mapped: the next one gets other pages, so that it cannot ring its doorbells.
   func end() {
     model.interrupts = nil
-    model.reset()
+    if isNegotiated { model.renewSharedPages() } else { model.reset() }
     mappings.removeAll()
   }
 

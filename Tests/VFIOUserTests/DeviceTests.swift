@@ -59,6 +59,21 @@ import Testing
     #expect(model.log == ["doorbell 42"])
   }
 
+  @Test func `a client that keeps its pages cannot ring the doorbells of the next`() throws {
+    let model = try NIC82599(
+      wire: LoopWire(), mac: MACAddress(bits: 0x02_00_00_00_00_01), family: .i82599)
+    try withServer(model) { path in
+      let old = try #require(RemoteRegion(of: VFIOUserDevice(path: path), 0).pages)
+      let bar = try VFIOUserDevice(path: path).bar(0)
+      let tail = 0x1018
+      #expect(bar.read(tail, width: 4) == 0)
+      old.storeBytes(of: 9, toByteOffset: tail, as: UInt32.self)
+      #expect(bar.read(tail, width: 4) == 0)
+      bar.write(7, to: tail, width: 4)
+      #expect(old.load(fromByteOffset: tail, as: UInt32.self) == 9)
+    }
+  }
+
   @Test func `a doorbell before a message takes effect before it`() throws {
     let model = try ToyModel()
     try withServer(model) { path in

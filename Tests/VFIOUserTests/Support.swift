@@ -143,7 +143,7 @@ final class RawClient {
 
 /// Serves a model on a thread of its own while `body` runs.
 func withServer<Result>(
-  _ model: ToyModel, sharesPages: Bool = true, _ body: (_ path: String) throws -> Result
+  _ model: any DeviceModel, sharesPages: Bool = true, _ body: (_ path: String) throws -> Result
 ) throws -> Result {
   let server = try VFIOUserServer(model: model, path: socketPath(), sharesPages: sharesPages)
   let job = ServerJob([server])

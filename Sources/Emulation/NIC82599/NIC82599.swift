@@ -42,7 +42,11 @@ public final class NIC82599: DeviceModel {
     set { interruptUnit.sink = newValue }
   }
   /// The pages with the queues' registers, unless sharing was switched off.
-  public let sharedPages: SharedPages?
+  public var sharedPages: SharedPages? {
+    guard shared.isOn, registers.file.number >= 0 else { return nil }
+    return unsafe SharedPages(
+      file: registers.file.number, base: registers.base, ranges: SharedRegisters.pages)
+  }
 
   let wire: any Wire
   let mac: MACAddress
@@ -86,10 +90,6 @@ public final class NIC82599: DeviceModel {
     map = RegisterMap.of(family)
     registers = try RegisterFile()
     shared = SharedRegisters(map: map, isOn: sharesQueueRegisters)
-    sharedPages =
-      sharesQueueRegisters
-      ? unsafe SharedPages(
-        file: registers.file.number, base: registers.base, ranges: SharedRegisters.pages) : nil
     statistics = PortStatistics(registers: registers)
     receiver = ReceiveEngine(
       registers: registers, dma: dma, statistics: statistics, interrupts: interruptUnit,
@@ -144,6 +144,12 @@ public final class NIC82599: DeviceModel {
     semaphores = Semaphores(hasRegisterSemaphore: family != .i82599)
     resetRegisters()
     applyConfig()
+  }
+
+  /// Takes the registers away from all who have mapped them.
+  public func renewSharedPages() {
+    registers.renew()
+    reset()
   }
 
   /// The host's end of INTx was unmasked.

@@ -12,27 +12,42 @@ import Ixy
   static let size = 128 << 10
   /// What Glibc hides: MFD_ALLOW_SEALING, F_ADD_SEALS, and the seals against a change of size or of seals.
   private static let (allowSealing, addSeals, seals) = (2 as UInt32, 1033 as Int32, 7 as Int32)
-  let file: FileDescriptor
+  /// Its number is -1 when the kernel gave none the last time: then nobody else has the registers.
+  private(set) var file: FileDescriptor
   let base: UnsafeMutableRawPointer
 
   init() throws(DeviceError) {
-    file = FileDescriptor(
-      owning: unsafe ixy_memfd("82599", IXY_MEMFD_CLOEXEC | Self.allowSealing))
-    // Sealed: who gets the file could otherwise shrink it, and our next access would be fatal.
-    guard file.number >= 0, ftruncate(file.number, Self.size) == 0,
-      fcntl(file.number, Self.addSeals, Self.seals) == 0
-    else {
-      throw .system("Make a register file", errno: errno, advice: "")
-    }
+    let file = try Self.makeFile()
     let protection = PROT_READ | PROT_WRITE
     let found = unsafe mmap(nil, Self.size, protection, MAP_SHARED, file.number, 0)
     guard let found = unsafe found, unsafe found != MAP_FAILED else {
       throw .system("Map a register file", errno: errno, advice: "")
     }
     unsafe base = found
+    self.file = consume file
   }
 
   deinit { unsafe munmap(base, Self.size) }
+
+  private static func makeFile() throws(DeviceError) -> FileDescriptor {
+    let file = FileDescriptor(
+      owning: unsafe ixy_memfd("82599", IXY_MEMFD_CLOEXEC | allowSealing))
+    // Sealed: who gets the file could otherwise shrink it, and our next access would be fatal.
+    guard file.number >= 0, ftruncate(file.number, size) == 0,
+      fcntl(file.number, addSeals, seals) == 0
+    else {
+      throw .system("Make a register file", errno: errno, advice: "")
+    }
+    return file
+  }
+
+  /// Puts zeros in a file of their own in the place of all registers: who has mapped the old one reaches it alone.
+  func renew() {
+    do { file = try Self.makeFile() } catch { file = FileDescriptor(owning: -1) }
+    let flags = MAP_FIXED | (file.number < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED)
+    let found = unsafe mmap(base, Self.size, PROT_READ | PROT_WRITE, flags, file.number, 0)
+    precondition(unsafe found == base, "no memory for the registers")
+  }
 
   /// The register at `offset`, a multiple of 4 inside the file.
   subscript(offset: Int) -> UInt32 {
