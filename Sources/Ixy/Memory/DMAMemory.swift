@@ -46,6 +46,7 @@ import Glibc
     // The reservation comes back, so that nothing else moves in.
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | Int32(MAP_NORESERVE)
     unsafe mmap(base, size, PROT_NONE, flags, -1, 0)
+    domain.freeIOVAs?(self)
   }
 
   /// The next part that is free; nil when it does not fit.

@@ -23,7 +23,9 @@ import Synchronization
   /// Gives devices access to a new block, and takes it away: those that do not see all memory.
   var mapBlock: ((DMABlock) throws(DeviceError) -> Void)?
   var unmapBlock: ((DMABlock) -> Void)?
-  /// Who those two call; nil while all devices see all memory.
+  /// A block is gone, and another may have its IOVAs.
+  var freeIOVAs: ((DMABlock) -> Void)?
+  /// Who those call; nil while all devices see all memory.
   var mappers: AnyObject?
   // Weak: a block lives as long as its parts.
   private(set) var blocks: [() -> DMABlock?] = []
@@ -60,9 +62,7 @@ import Synchronization
     precondition(size > 0 && size <= largestBlock, "memory larger than a block")
     lock._unsafeLock()
     defer { lock._unsafeUnlock() }
-    if let block = blocks.last.flatMap({ $0() }), let memory = block.take(size, alignment) {
-      return memory
-    }
+    if let memory = blocks.last?()?.take(size, alignment) { return memory }
     let block = try makeBlock(size.roundedUp(to: Self.pageSize))
     guard let memory = block.take(size, alignment) else { fatalError("a block has its own size") }
     return memory

@@ -25,6 +25,7 @@ extension DMADomain {
     mappers = list
     mapBlock = { block throws(DeviceError) in try list.map(block) }
     unmapBlock = { list.unmap($0) }
+    freeIOVAs = { list.free($0) }
     if addressing == nil { addressing = CountedAddresses(list) }
     for block in blocks {
       if let block = block() { try MapperList.map(block, by: mapper) }
@@ -33,20 +34,28 @@ extension DMADomain {
   }
 }
 
-/// The mappers of a domain; weak, because a device that is closed takes its mappings with it.
+/// The mappers of a domain, and where they have mapped its blocks; weak, because a device that is closed takes its
+/// mappings with it.
 ///
 /// Threads that drop the last part of a block unmap it: one at a time.
 final class MapperList {
   private let lock = Mutex(())
   private var references: [() -> (any DMAMapper)?] = []
+  private var ranges: [ClosedRange<UInt64>] = []
 
   var mappers: [any DMAMapper] { references.compactMap { $0() } }
 
   func add(_ mapper: any DMAMapper) { references.append { [weak mapper] in mapper } }
 
+  /// The IOVAs that blocks have, in ascending order.
+  var taken: [ClosedRange<UInt64>] { lock.withLock { _ in ranges } }
+
   func map(_ block: DMABlock) throws(DeviceError) {
     lock._unsafeLock()
     defer { lock._unsafeUnlock() }
+    // Also when a mapper refuses it: the block frees what it has.
+    let place = ranges.firstIndex { $0.lowerBound > block.iova } ?? ranges.endIndex
+    ranges.insert(block.iova...(block.iova + UInt64(block.size) - 1), at: place)
     for mapper in mappers { try Self.map(block, by: mapper) }
   }
 
@@ -54,6 +63,10 @@ final class MapperList {
     lock._unsafeLock()
     defer { lock._unsafeUnlock() }
     for mapper in mappers { mapper.unmap(iova: block.iova, size: block.size) }
+  }
+
+  func free(_ block: DMABlock) {
+    lock.withLock { _ in ranges.removeAll { $0.lowerBound == block.iova } }
   }
 
   static func map(_ block: DMABlock, by mapper: any DMAMapper) throws(DeviceError) {
@@ -77,7 +90,6 @@ final class CountedAddresses: DMAAddressing {
   let space = 16 << 30
   let largestBlock = 4 << 30
   private let list: MapperList
-  private var next = UInt64(DMADomain.pageSize)
 
   init(_ list: MapperList) { self.list = list }
 
@@ -93,21 +105,21 @@ final class CountedAddresses: DMAAddressing {
     return file
   }
 
-  /// The lowest IOVA not yet used from which all mappers can map the file.
+  /// The lowest IOVA from which the file overlaps no other and all mappers can map it.
   func place(_ file: borrowing FileDescriptor, size: Int) throws(DeviceError) -> UInt64 {
-    let mappers = list.mappers
-    while next + UInt64(size) <= UInt64(space) {
-      let range = next...(next + UInt64(size) - 1)
-      let fits = mappers.allSatisfy { mapper in
-        mapper.usableIOVAs.contains {
-          $0.contains(range.lowerBound) && $0.contains(range.upperBound)
+    let (size, end) = (UInt64(size), UInt64(space))
+    let usable = list.mappers.map(\.usableIOVAs)
+    var start = UInt64(DMADomain.pageSize)
+    for next in list.taken + [end...end] {
+      while start + size <= next.lowerBound {
+        let last = start + size - 1
+        let fits = usable.allSatisfy { ranges in
+          ranges.contains { $0.contains(start) && $0.contains(last) }
         }
+        if fits { return start }
+        start += UInt64(DMADomain.pageSize)
       }
-      if fits {
-        next = range.upperBound + 1
-        return range.lowerBound
-      }
-      next += UInt64(DMADomain.pageSize)
+      start = next.upperBound + 1
     }
     throw .refused(
       "Map \(size) bytes for DMA", found: "there is no room below 16 GiB that every card can reach",

@@ -34,11 +34,13 @@ struct VirtioCard {
 /// Addresses from a counter that pass for the machine's own.
 private final class PretendedPhysical: PhysicalAddressing {
   private let counted = CountedAddresses(MapperList())
+  private var next: UInt64 = 2 << 20
   var space: Int { counted.space }
   var largestBlock: Int { counted.largestBlock }
   func makeFile(_ size: Int) throws(DeviceError) -> FileDescriptor { try counted.makeFile(size) }
   func place(_ file: borrowing FileDescriptor, size: Int) throws(DeviceError) -> UInt64 {
-    try counted.place(file, size: size)
+    defer { next += UInt64(size) }
+    return next
   }
 }
 

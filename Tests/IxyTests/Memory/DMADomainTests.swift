@@ -98,6 +98,37 @@ import Testing
     #expect(text.contains("Use fewer or smaller mempools"))
   }
 
+  @Test func `memory that is taken and dropped for ever never runs out of addresses`() throws {
+    let (domain, table) = try testDomain()
+    let kept = try domain.allocate(2 << 20)
+    // All IOVAs would be used up after 8,190.
+    for _ in 0..<20_000 {
+      let memory = try domain.allocate(2 << 20)
+      #expect(memory.iova == 0x40_0000)
+    }
+    #expect(table.count == 1)
+    withExtendedLifetime(kept) {}
+  }
+
+  @Test func `a block between two others has their addresses neither before nor after`() throws {
+    let (domain, _) = try testDomain()
+    let first = try domain.allocate(2 << 20)
+    do {
+      let hole = try domain.allocate(4 << 20)
+      let third = try domain.allocate(2 << 20)
+      #expect([first.iova, hole.iova, third.iova] == [0x20_0000, 0x40_0000, 0x80_0000])
+      _ = consume hole
+      let larger = try domain.allocate(6 << 20)
+      let filler = try domain.allocate(4 << 20)
+      #expect([larger.iova, filler.iova] == [0xA0_0000, 0x40_0000])
+      filler.base.storeBytes(of: 1, as: UInt8.self)
+      #expect(third.base.load(as: UInt8.self) == 0)
+    }
+    let again = try domain.allocate(2 << 20)
+    #expect(again.iova == 0x40_0000)
+    withExtendedLifetime(first) {}
+  }
+
   @Test func `a device that cannot reach what is there is refused`() throws {
     let (domain, _) = try testDomain()
     let memory = try domain.allocate(64)
