@@ -81,12 +81,6 @@ public final class VFIODevice: NUMADevice {
   public func attach(to domain: DMADomain) throws(DeviceError) {
     precondition(domain === self.domain, "the card was opened for another domain")
   }
-
-  /// Resets the card, if it can be reset alone.
-  public func reset() throws(DeviceError) {
-    if ixy_ioctl_value(file.number, UInt(IXY_VFIO_DEVICE_RESET), 0) == 0 { return }
-    throw .lastError("Reset \(name)", advice: "Not every card can be reset alone.")
-  }
 }
 
 /// What holds the address space of a card, for as long as the card is open.
