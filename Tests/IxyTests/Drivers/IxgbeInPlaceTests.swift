@@ -153,6 +153,22 @@ import Testing
     #expect(bench.wire.outgoing == [frame(1)] + (0..<200).map { frame($0) })
   }
 
+  @Test func `a receive ring that does not stop leaves the transmit ring to the next`() throws {
+    let bench = try IxgbeTestBench()
+    let card = StubbornCard(bench.model)
+    let device = try IxgbeDevice(card, domain: bench.domain)
+    do {
+      let forwarder = try device.takeInPlaceForwarder(to: device)
+      card.isStubborn = true
+      _ = consume forwarder
+    }
+    // Enabled is bit 25 of TXDCTL.
+    #expect(bench.model.read(bar: 0, 0x6028, width: 4) >> 25 & 1 == 0)
+    card.isStubborn = false
+    let again = try device.takeInPlaceForwarder(to: device)
+    #expect(again.pending() == 0)
+  }
+
   @Test func `frames pass from one card to another`() throws {
     let domain = DMADomain()
     let left = try IxgbeTestBench(domain: domain)
@@ -179,4 +195,38 @@ private struct LegacyRing {
   }
 
   func put(_ word: UInt64, at i: Int) { unsafe descriptors[i].high = word }
+}
+
+/// A card whose receive ring 0 says that it is on as long as it likes.
+private final class StubbornCard: PCIDevice, RegisterAccess {
+  var isStubborn = false
+  private let model: NIC82599
+  private let inner: InProcessDevice
+
+  init(_ model: NIC82599) {
+    self.model = model
+    inner = InProcessDevice(model)
+  }
+
+  var name: String { inner.name }
+  func attach(to domain: DMADomain) throws(DeviceError) { try inner.attach(to: domain) }
+  func bar(_ index: Int) throws(DeviceError) -> BAR {
+    ForwardedBAR(self, size: model.barSizes[index])
+  }
+  func readConfig(_ offset: Int, width: Int) throws(DeviceError) -> UInt32 {
+    try inner.readConfig(offset, width: width)
+  }
+  func writeConfig(_ value: UInt32, to offset: Int, width: Int) throws(DeviceError) {
+    try inner.writeConfig(value, to: offset, width: width)
+  }
+
+  func read(_ offset: Int, width: Int) -> UInt64 {
+    let value = model.read(bar: 0, offset, width: width)
+    // RXDCTL, and its bit that says enabled.
+    return offset == 0x1028 && isStubborn ? value | 1 << 25 : value
+  }
+
+  func write(_ value: UInt64, to offset: Int, width: Int) {
+    model.write(value, bar: 0, to: offset, width: width)
+  }
 }

@@ -55,8 +55,9 @@ import Glibc
   }
 
   deinit {
-    let hasStopped = [source, target].allSatisfy { $0.device.stop($0.ring) }
-    if !hasStopped {
+    // Both, also when the first does not stop: what is not stopped could not be taken again.
+    let hasStopped = [source, target].map { $0.device.stop($0.ring) }
+    if hasStopped.contains(false) {
       _ = unsafe Unmanaged.passRetained(headMemory.block)
       // The mempool leaks its memory, too: its buffers are not back.
       return ring.leak()
