@@ -68,6 +68,19 @@ import Testing
     #expect(card.pool.available == 256)
   }
 
+  @Test(arguments: RingKind.allCases, [2049, 9018])
+  func `one buffer has no more than its size, whatever the MTU`(kind: RingKind, claim: Int) throws {
+    let card = try card(kind)
+    var queue = try card.device.receiveQueue(0, mempool: card.pool)
+    var batch = PacketBatch(capacity: 32)
+    let model = card.model
+    let chain = try #require(model.take(model.queues[0]))
+    model.fill(chain, model.header(buffers: 1) + virtioFrame(0))
+    model.use(chain, written: model.headerSize + claim, in: model.queues[0])
+    #expect(try queue.receive(into: &batch, max: 32) == 0)
+    #expect(card.device.statistics().receiveErrors == 1)
+  }
+
   @Test(arguments: RingKind.allCases)
   func `a frame whose rest has not come waits for it`(kind: RingKind) throws {
     let card = try card(kind)

@@ -312,13 +312,13 @@ private typealias Reg = E1000eRegister
 
   /// Stops all DMA: receiver and master off, reset, bus mastering off.
   public func stop() {
-    let wasStopped = rings.withLock { rings in
-      defer { rings.isStopped = true }
-      return rings.isStopped
+    // To the end under the lock: a queue that is dropped meanwhile must not free what is still written to.
+    rings.withLock { rings in
+      if rings.isStopped { return }
+      rings.isStopped = true
+      bar[Reg.ctrlExt].remove(.driverLoaded)
+      try? reset()
+      try? pci.setBusMaster(false)
     }
-    if wasStopped { return }
-    bar[Reg.ctrlExt].remove(.driverLoaded)
-    try? reset()
-    try? pci.setBusMaster(false)
   }
 }

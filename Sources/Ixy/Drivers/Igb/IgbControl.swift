@@ -36,7 +36,9 @@ extension IgbDevice: EthernetDevice, @unchecked Sendable {
 
   /// Receives every frame on the wire, or only those for this card.
   public func setPromiscuous(_ on: Bool) {
-    if on { bar[Reg.rctl].insert(.promiscuous) } else { bar[Reg.rctl].remove(.promiscuous) }
+    rings.withLock { _ in
+      if on { bar[Reg.rctl].insert(.promiscuous) } else { bar[Reg.rctl].remove(.promiscuous) }
+    }
   }
 
   /// What a receive queue has counted.

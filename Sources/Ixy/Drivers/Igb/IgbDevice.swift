@@ -196,7 +196,8 @@ private typealias Reg = IgbRegister
     if family != .i82576 { bar[registers.dvmolr][31...31] = 1 }
     // WTHRESH 1: a frame is seen at once.
     try start(registers, ring: queue.ring.memory, prefetch: 8, host: 8)
-    bar[Reg.rctl].insert(.enabled)
+    // Receive Control is everybody's.
+    rings.withLock { _ in _ = bar[Reg.rctl].insert(.enabled) }
     // After the receiver, or the card would not take it. The tail stays one descriptor behind: head ==
     // tail means "no free descriptor" to the device, and reception would stop.
     queue.doorbell.ring(entries - 1)
@@ -281,13 +282,13 @@ private typealias Reg = IgbRegister
 
   /// Stops all DMA: receiver and master off, reset, bus mastering off.
   public func stop() {
-    let wasStopped = rings.withLock { rings in
-      defer { rings.isStopped = true }
-      return rings.isStopped
+    // To the end under the lock: a queue that is dropped meanwhile must not free what is still written to.
+    rings.withLock { rings in
+      if rings.isStopped { return }
+      rings.isStopped = true
+      bar[Reg.ctrlExt].bits &= ~Reg.ExtendedControl.driverLoaded
+      try? reset()
+      try? pci.setBusMaster(false)
     }
-    if wasStopped { return }
-    bar[Reg.ctrlExt].bits &= ~Reg.ExtendedControl.driverLoaded
-    try? reset()
-    try? pci.setBusMaster(false)
   }
 }

@@ -24,7 +24,7 @@ extension IgbDevice: FrameFilter, FrameSpreader {
   /// Receives tagged frames of these VLANs only.
   public func setVLANs(_ ids: [Int]?) throws(DeviceError) {
     guard let ids else {
-      bar[Reg.rctl].remove(.vlanFilter)
+      rings.withLock { _ in _ = bar[Reg.rctl].remove(.vlanFilter) }
       return
     }
     let table = try vlanTable(ids)
@@ -32,7 +32,7 @@ extension IgbDevice: FrameFilter, FrameSpreader {
       // The I350 may lose a write to this table: known drivers repeat it ten times.
       for _ in 0..<(family == .i350 ? 10 : 1) { bar[Reg.vfta(i)] = word }
     }
-    bar[Reg.rctl].insert(.vlanFilter)
+    rings.withLock { _ in _ = bar[Reg.rctl].insert(.vlanFilter) }
   }
 
   // MARK: - Receive-side scaling

@@ -14,7 +14,7 @@ extension IxgbeReceiveQueue {
     to transmit: inout IxgbeTransmitQueue, _ body: (inout Packet) -> Verdict
   ) -> Bool {
     if !transmit.hasRoom() { return false }
-    let top = unsafe pool.pointee.top
+    let top = unsafe pool.stock(1)
     if top == 0 { return false }
     if isDiscarding && !discard() { return false }
     let (i, longest) = unsafe (next, UInt64(truncatingIfNeeded: pool.pointee.bufferSize &- 14))

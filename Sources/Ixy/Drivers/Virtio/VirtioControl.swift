@@ -34,8 +34,10 @@ extension VirtioDevice: EthernetDevice, @unchecked Sendable {
   public func takeSplitReceiveQueue(_ id: Int, mempool: Mempool) throws(DeviceError)
     -> VirtioSplitReceiveQueue
   {
+    // Before the queue is taken: without memory for it, nothing has happened.
+    let large = try largePool(mempool)
     let setup = try take(2 * id, packed: false, mempool: mempool)
-    return VirtioSplitReceiveQueue(setup, mempool: mempool, large: try largePool(mempool))
+    return VirtioSplitReceiveQueue(setup, mempool: mempool, large: large)
   }
 
   /// Sets transmit queue `id` with a split ring up and moves it to the caller, its one owner.
@@ -57,8 +59,10 @@ extension VirtioDevice: EthernetDevice, @unchecked Sendable {
   public func takePackedReceiveQueue(_ id: Int, mempool: Mempool) throws(DeviceError)
     -> VirtioPackedReceiveQueue
   {
+    // Before the queue is taken: without memory for it, nothing has happened.
+    let large = try largePool(mempool)
     let setup = try take(2 * id, packed: true, mempool: mempool)
-    return VirtioPackedReceiveQueue(setup, mempool: mempool, large: try largePool(mempool))
+    return VirtioPackedReceiveQueue(setup, mempool: mempool, large: large)
   }
 
   /// Sets transmit queue `id` with a packed ring up and moves it to the caller, its one owner.
@@ -73,6 +77,12 @@ extension VirtioDevice: EthernetDevice, @unchecked Sendable {
   /// Where a receive queue puts frames together that do not fit the buffers of its own pool.
   func largePool(_ mempool: Mempool) throws(DeviceError) -> Mempool {
     if mempool.bufferSize >= configuration.maximumFrame { return mempool }
+    if unsafe mempool.state.pointee.part != nil {
+      throw .refused(
+        "Receive from \(name) with a part of a shared mempool",
+        found: "its buffers of \(mempool.bufferSize) bytes are too small for one frame of the MTU",
+        advice: "Make the shared mempool with buffers of \(configuration.bufferSize) bytes.")
+    }
     return try Mempool(
       domain: domain, buffers: configuration.ringEntries, bufferSize: configuration.bufferSize)
   }

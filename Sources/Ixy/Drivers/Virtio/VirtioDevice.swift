@@ -221,6 +221,10 @@ import Synchronization
     }
     if state == .reset {
       queues[index].memory.clear()
+      // The reset has taken its vector away.
+      if hasVectors, index % 2 == 0, !transport.setVector(UInt16(index / 2), of: index) {
+        throw .refused(what, found: "the device refuses its interrupt", advice: "Open it again.")
+      }
       queues[index].doorbell = try transport.start(index, queues[index].memory)
     }
     queues[index].state = .taken

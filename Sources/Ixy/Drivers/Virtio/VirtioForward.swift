@@ -19,6 +19,7 @@ extension VirtioSplitReceiveQueue {
     if let fault { throw error(fault) }
     transmit.cleanUp()
     if let fault = transmit.fault { throw transmit.error(fault) }
+    _ = unsafe pool.stock(min(max, self.count))
     let arrived = arrived()
     var (count, bytes) = (0, 0)
     frames: while count < max {
@@ -66,6 +67,7 @@ extension VirtioPackedReceiveQueue {
     if let fault { throw error(fault) }
     transmit.cleanUp()
     if let fault = transmit.fault { throw transmit.error(fault) }
+    _ = unsafe pool.stock(min(max, ring.mask &+ 1))
     if offered != next &+ ring.mask &+ 1 { refill() }
     var (count, bytes) = (0, 0)
     frames: while count < max {

@@ -231,7 +231,9 @@ extension VirtioPackedReceiveQueue {
     let first = next & ring.mask
     let (descriptors, buffers) = unsafe (ring.descriptors + first, buffers + first)
     let (format, toDevice) = (format, toDevice)
-    let (toHeader, most) = (format.toHeader, UInt64(truncatingIfNeeded: format.longest &- 14))
+    let toHeader = format.toHeader
+    // One buffer has no more, whatever length several of them may have.
+    let most = unsafe UInt64(truncatingIfNeeded: min(format.longest, pool.pointee.bufferSize) &- 14)
     let (pool, stack) = unsafe (pool, pool.pointee.stack)
     // The next one when the device has used it for the shortest frame, and what makes it available again.
     let (id, state) = (UInt64(truncatingIfNeeded: first) << 32, ring.used(next))

@@ -252,7 +252,8 @@ extension VirtioSplitReceiveQueue {
     let (descriptors, buffers) = unsafe (ring.descriptors + first, buffers + first)
     let (used, format, toDevice) = unsafe (ring.usedEntry(next), format, toDevice)
     let (toHeader, least) = (format.toHeader, UInt32(truncatingIfNeeded: format.least))
-    let most = UInt32(truncatingIfNeeded: format.longest &- 14)
+    // One buffer has no more, whatever length several of them may have.
+    let most = unsafe UInt32(truncatingIfNeeded: min(format.longest, pool.pointee.bufferSize) &- 14)
     let (pool, stack) = unsafe (pool, pool.pointee.stack)
     var (i, sum, top) = unsafe (0, 0, pool.pointee.top)
     while i != limit {

@@ -6,20 +6,23 @@ extension Vmxnet3Device: FrameFilter, FrameSpreader {
   public func setReceiveSideScaling(_ scaling: ReceiveSideScaling) throws(DeviceError) {
     let isActive = state.withLock { $0.isActive }
     try require(scaling, fields: Vmxnet3RSS.fields, isReceiving: isActive)
-    self.scaling = scaling
+    state.withLock { _ in self.scaling = scaling }
   }
 
   /// Receives every frame on the wire, or only those for this card.
   public func setPromiscuous(_ on: Bool) {
-    if on { filter.mode.insert(.promiscuous) } else { filter.mode.remove(.promiscuous) }
-    apply([.updateReceiveMode])
+    change([.updateReceiveMode]) { filter in
+      if on { filter.mode.insert(.promiscuous) } else { filter.mode.remove(.promiscuous) }
+    }
   }
 
   /// Changes the address that the card filters by.
   public func setMACAddress(_ address: MACAddress) throws(DeviceError) {
     try requireUnicast(address)
-    filter.address = address
-    state.withLock { state in if state.isActive { writeAddress() } }
+    state.withLock { state in
+      filter.address = address
+      if state.isActive { writeAddress() }
+    }
   }
 
   /// Receives frames for these multicast groups, and for no others.
@@ -30,25 +33,29 @@ extension Vmxnet3Device: FrameFilter, FrameSpreader {
         "Receive multicast groups with \(name)", found: "\(addresses.count) are too many",
         advice: "Receive up to \(Vmxnet3Area.largestGroups), or use promiscuous mode.")
     }
-    filter.groups = addresses
-    if addresses.isEmpty { filter.mode.remove(.multicast) } else { filter.mode.insert(.multicast) }
-    apply([.updateAddressFilters, .updateReceiveMode])
+    change([.updateAddressFilters, .updateReceiveMode]) { filter in
+      filter.groups = addresses
+      if addresses.isEmpty {
+        filter.mode.remove(.multicast)
+      } else {
+        filter.mode.insert(.multicast)
+      }
+    }
   }
 
   /// Receives tagged frames of these VLANs only.
   public func setVLANs(_ ids: [Int]?) throws(DeviceError) {
-    if let ids {
-      filter.vlans = try vlanTable(ids)
-    } else {
-      filter.vlans = [UInt32](repeating: .max, count: 128)
-    }
-    apply([.updateVLANFilters])
+    let table = try ids.map { ids throws(DeviceError) in try vlanTable(ids) }
+    change([.updateVLANFilters]) { $0.vlans = table ?? [UInt32](repeating: .max, count: 128) }
   }
 
-  /// Writes the filter into the shared area, and tells the device which parts to read again; one that is not
-  /// active reads all when it is activated.
-  private func apply(_ commands: [Vmxnet3Register.Command]) {
+  /// Changes the filter, writes it into the shared area, and tells the device which parts to read again; one that
+  /// is not active reads all when it is activated.
+  ///
+  /// Under the lock: a thread that takes the first queue reads the filter.
+  private func change(_ commands: [Vmxnet3Register.Command], _ body: (inout Filter) -> Void) {
     state.withLock { state in
+      body(&filter)
       guard state.isActive, let area else { return }
       describeFilter(in: area)
       for command in commands { give(command) }
