@@ -1,4 +1,5 @@
 import ArgumentParser
+import Ixy
 
 /// `ixy`: drives network cards, real and emulated, from user space.
 @main
@@ -25,4 +26,16 @@ struct IxyCommand: ParsableCommand {
       EmulateCommand.self, BenchCommand.self, ListCommand.self, BindCommand.self,
       FinishCapture.self,
     ])
+
+  /// Runs the command that was typed; what could not be written out is an error, though all else went well.
+  static func main() {
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+      let code = StopSignal.outputError.load(ordering: .relaxed)
+      if code != 0 {
+        throw DeviceError.system("Write to standard output", errno: code, advice: "")
+      }
+    } catch { exit(withError: error) }
+  }
 }

@@ -5,17 +5,19 @@ import Synchronization
 /// What the threads of a command share: when they shall end, and what they may still do.
 final class ThreadControl: Sendable {
   let isEnding = Atomic(false)
-  /// Frames that may still be received; nil is no limit.
+  /// Frames that nobody has claimed yet, and those that were received: what is claimed may come back.
   private let left: Atomic<Int>
-  private let isLimited: Bool
+  private let done = Atomic(0)
+  private let limit: Int?
+  private var isLimited: Bool { limit != nil }
 
   init(count: Int?) {
     left = Atomic(count ?? 0)
-    isLimited = count != nil
+    limit = count
   }
 
   /// Frames that may still be received; nil is no limit.
-  var remaining: Int? { isLimited ? left.load(ordering: .relaxed) : nil }
+  var remaining: Int? { limit.map { $0 - done.load(ordering: .relaxed) } }
 
   /// Takes up to `wanted` from what is left.
   func claim(_ wanted: Int) -> Int {
@@ -30,9 +32,11 @@ final class ThreadControl: Sendable {
     }
   }
 
-  /// Gives back what was claimed and not used.
-  func giveBack(_ count: Int) {
-    if isLimited && count > 0 { left.add(count, ordering: .relaxed) }
+  /// Counts what was received of what was claimed, and gives the rest back.
+  func settle(claimed: Int, received: Int) {
+    if !isLimited { return }
+    if received > 0 { done.add(received, ordering: .relaxed) }
+    if claimed > received { left.add(claimed - received, ordering: .relaxed) }
   }
 }
 
@@ -48,7 +52,7 @@ struct SharedBudget: Budget {
     return claimed
   }
 
-  mutating func took(_ count: Int) { control.giveBack(claimed - count) }
+  mutating func took(_ count: Int) { control.settle(claimed: claimed, received: count) }
 }
 
 /// A lane, and what its thread sleeps on.

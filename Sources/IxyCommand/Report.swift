@@ -234,8 +234,10 @@ func output(_ object: some Encodable) { output(jsonLine(object)) }
 /// Prints a line at once, so that whoever reads a pipe sees it.
 func output(_ line: String) {
   print(line)
-  // Nobody reads any more (a pipe into head, a full disk): that is a wish to end, too.
-  if fflush(nil) != 0 { StopSignal.raise() }
+  if fflush(nil) == 0 { return }
+  // Nobody reads any more (a pipe into head): that is a wish to end, too. A full disk is an error.
+  if errno != EPIPE { StopSignal.outputError.store(errno, ordering: .relaxed) }
+  StopSignal.raise()
 }
 
 /// Prints a message for the user, beside the output.

@@ -7,6 +7,8 @@ import Synchronization
 /// stopped and summaries printed.
 enum StopSignal {
   private static let isSet = Atomic(false)
+  /// The `errno` of output that could not be written; 0 as long as all could.
+  static let outputError = Atomic<Int32>(0)
 
   /// Ends commands on SIGINT, SIGTERM and SIGHUP; a closed pipe becomes an error of the write.
   static func install() {

@@ -186,6 +186,26 @@ import Testing
     #expect(try frames(of: second) == sent)
   }
 
+  @Test func `more frames than the ring has room for are replayed at once`() throws {
+    let file = scratch.path("many.pcap")
+    let made = try Command.run(
+      "dump", "emu:82599,wire=generator,count=3000", "-w", file, "-c", "3000",
+      in: scratch)
+    #expect(made.status == 0, "\(made.errors)")
+    let result = try Command.run("replay", "emu:82599,wire=loop", "-r", file, "--fast", in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
+    #expect(result.output.contains("sent 3000"), "\(result.output)")
+  }
+
+  @Test func `output that cannot be written is an error`() throws {
+    let line =
+      "\(Command.path) info emu:82599,wire=loop > /dev/full 2> error || echo $? >> error; cat error"
+    let text = try shell(line, in: scratch)
+    #expect(
+      text.contains("Write to standard output: No space left on device") && text.hasSuffix("1\n"),
+      "\(text)")
+  }
+
   @Test func `tshark's pcapng is replayed, and a loop sends it again`() throws {
     let (file, out) = (scratch.path("a.pcapng"), scratch.path("b.pcap"))
     try shell("editcap -F pcapng \(traffic) \(file)", in: scratch)

@@ -56,12 +56,18 @@ extension PacketBatch {
     }
   }
 
-  /// Adds a packet at the end, where the batch must have room.
+  /// Adds a packet at the end; the batch must have fewer than `capacity`.
   @inlinable @inline(__always) public mutating func append(_ packet: consuming Packet) {
-    if isEmpty { removeAll() }
-    precondition(tail < capacity)
+    if tail == capacity { moveToFront() }
     unsafe (base + tail).initialize(to: packet)
     tail &+= 1
+  }
+
+  /// Makes room behind the packets, when some at the front are gone: a full ring took only those.
+  @usableFromInline @inline(never) mutating func moveToFront() {
+    precondition(head > 0, "the batch is full")
+    unsafe base.moveInitialize(from: base + head, count: count)
+    (head, tail) = (0, count)
   }
 
   /// Takes the oldest packet out; nil when there is none.

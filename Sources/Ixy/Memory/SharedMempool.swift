@@ -44,7 +44,8 @@
   /// Makes a part, for one thread.
   ///
   /// - Parameter buffers: The free buffers that it has at first: as many as the ring of its receive queue has
-  ///   entries, or none; later it gets what it needs.
+  ///   entries, or none; later it gets what it needs. A fused forward of ixgbe asks for no more: give its part 512
+  ///   above the ring.
   /// - Returns: The part, an ordinary mempool; what is left of it goes back when it is dropped.
   /// - Throws: `DeviceError.refused` when there are not so many.
   public func part(buffers: Int = 0) throws(DeviceError) -> Mempool {

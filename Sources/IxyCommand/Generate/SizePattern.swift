@@ -23,6 +23,15 @@ enum SizePattern: ExpressibleByArgument, Equatable {
     self = .range(first...last)
   }
 
+  /// What the help shows.
+  var defaultValueDescription: String {
+    switch self {
+    case .range(let range):
+      range.count == 1 ? "\(range.lowerBound)" : "\(range.lowerBound)-\(range.upperBound)"
+    case .imix: "imix"
+    }
+  }
+
   /// The smallest and the largest.
   var limits: ClosedRange<Int> {
     switch self {

@@ -17,6 +17,13 @@ struct InfoCommand: ParsableCommand {
   @Flag(help: "Print the registers, decoded.") var registers = false
   @OptionGroup var cardOptions: CardOptions
 
+  func validate() throws {
+    if cardOptions.metrics != nil {
+      throw ValidationError(
+        "--metrics is for commands that run on: fwd, pktgen, sink, dump, replay, echo, demo.")
+    }
+  }
+
   func run() throws {
     StopSignal.install()
     let bench = CardBench(cardOptions)

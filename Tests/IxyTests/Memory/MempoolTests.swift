@@ -117,6 +117,28 @@ func testDomain() throws -> (domain: DMADomain, table: DMATable) {
     }
   }
 
+  @Test func `a batch whose front is gone takes as many again`() throws {
+    let (domain, _) = try testDomain()
+    let pool = try Mempool(domain: domain, buffers: 10)
+    var batch = PacketBatch(capacity: 4)
+    var (next, expected) = (0, 0)
+    for _ in 0..<20 {
+      while batch.count < 4, var packet = pool.packet(length: 60) {
+        packet[0] = UInt8(next)
+        next += 1
+        batch.append(packet)
+      }
+      // As a full ring leaves it.
+      for _ in 0..<3 {
+        guard let packet = batch.popFirst() else { return }
+        let first = Int(packet[0])
+        #expect(first == expected)
+        expected += 1
+      }
+    }
+    #expect(batch.count == 1 && pool.available == 9)
+  }
+
   @Test func `a batch that is dropped gives its packets back`() throws {
     let (domain, _) = try testDomain()
     let pool = try Mempool(domain: domain, buffers: 10)
