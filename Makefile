@@ -51,7 +51,7 @@ test: setup lint static
 	Scripts/check-smallest
 	Scripts/check-hotpath
 	Scripts/check-instructions
-	VM/run --ixy $(STATIC)
+	VM/run -j 2 --ixy $(STATIC)
 
 check: test
 
