@@ -49,6 +49,7 @@ public struct Latencies: Sendable {
     if index < 2 * steps { return UInt64(index) }
     let doublings = index / steps - 1
     let place = UInt64(index - doublings * steps)
-    return (place + 1) << UInt64(doublings) - 1
+    // The last step ends where the numbers do.
+    return (place + 1) << UInt64(doublings) &- 1
   }
 }
