@@ -153,6 +153,7 @@ func shell(_ script: String, in scratch: Scratch) throws -> String {
   let handle = try FileHandle(forWritingTo: log)
   process.standardOutput = handle
   process.standardError = handle
+  process.currentDirectoryURL = scratch.url(".")
   try process.run()
   process.waitUntilExit()
   let text = try String(contentsOf: log, encoding: .utf8)
