@@ -14,10 +14,10 @@ extension PCIDevice {
       vendor: UInt16(truncatingIfNeeded: ids), device: UInt16(truncatingIfNeeded: ids >> 16))
   }
 
-  /// Lets the device start DMA of its own, or forbids it (Command, bit 2; bit 1 opens its registers).
+  /// Opens the device's registers, and lets it start DMA of its own or forbids that (Command, bits 1 and 2).
   public func setBusMaster(_ on: Bool) throws(DeviceError) {
     let command = try readConfig(4, width: 2)
     if command == 0xFFFF { throw .gone(device: name) }
-    try writeConfig(on ? command | 0b110 : command & ~0b100, to: 4, width: 2)
+    try writeConfig(on ? command | 0b110 : command & ~0b100 | 0b10, to: 4, width: 2)
   }
 }

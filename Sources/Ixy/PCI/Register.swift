@@ -16,11 +16,10 @@ extension UInt32: RegisterValue {
   ///
   /// Setting it leaves all other bits as they are; the new value must fit.
   public subscript(field: ClosedRange<Int>) -> UInt32 {
-    get { self >> UInt32(field.lowerBound) & Self.mask(field) }
+    get { self >> field.lowerBound & Self.mask(field) }
     set {
       precondition(newValue <= Self.mask(field), "value wider than its field")
-      let shift = UInt32(field.lowerBound)
-      self = self & ~(Self.mask(field) << shift) | newValue << shift
+      self = self & ~(Self.mask(field) << field.lowerBound) | newValue << field.lowerBound
     }
   }
 

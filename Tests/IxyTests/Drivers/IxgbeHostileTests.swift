@@ -186,28 +186,3 @@ private final class Thread {
 
   func join() { pthread_join(thread, nil) }
 }
-
-/// A card that notes what its driver writes.
-private final class LoggedDevice: PCIDevice, RegisterAccess {
-  private let inner: InProcessDevice
-  private(set) var writes: [(offset: Int, value: UInt64)] = []
-
-  init(_ model: any DeviceModel) { inner = InProcessDevice(model) }
-
-  var name: String { inner.name }
-  func bar(_ index: Int) throws(DeviceError) -> BAR {
-    ForwardedBAR(self, size: inner.model.barSizes[index])
-  }
-  func readConfig(_ offset: Int, width: Int) throws(DeviceError) -> UInt32 {
-    try inner.readConfig(offset, width: width)
-  }
-  func writeConfig(_ value: UInt32, to offset: Int, width: Int) throws(DeviceError) {
-    try inner.writeConfig(value, to: offset, width: width)
-  }
-  func attach(to domain: DMADomain) throws(DeviceError) { try inner.attach(to: domain) }
-  func read(_ offset: Int, width: Int) -> UInt64 { inner.model.read(bar: 0, offset, width: width) }
-  func write(_ value: UInt64, to offset: Int, width: Int) {
-    writes.append((offset, value))
-    inner.model.write(value, bar: 0, to: offset, width: width)
-  }
-}

@@ -32,7 +32,7 @@ struct VirtioCard {
 }
 
 /// Addresses from a counter that pass for the machine's own.
-private final class PretendedPhysical: PhysicalAddressing {
+final class PretendedPhysical: PhysicalAddressing {
   private let counted = CountedAddresses(MapperList())
   private var next: UInt64 = 2 << 20
   var space: Int { counted.space }

@@ -70,8 +70,10 @@ private typealias Reg = E1000eRegister
     let cells = 16 * E1000eRingRegisters.count
     unsafe allCounters = .allocate(capacity: cells)
     unsafe allCounters.initialize(repeating: 0, count: cells)
-    try pci.setBusMaster(true)
+    // What an owner that was killed has left in the rings must not start again.
+    try pci.setBusMaster(false)
     try reset()
+    try pci.setBusMaster(true)
     setRequiredBits()
     try startLink()
     initializeReceive()
@@ -296,17 +298,15 @@ private typealias Reg = E1000eRegister
   /// - Returns: True: nothing says that it has not stopped.
   func stopTransmitRing(_ id: Int) -> Bool {
     let ring = E1000eRingRegisters.transmit(id)
-    let isStopped = rings.withLock { rings in
-      rings.taken.remove(ring.index)
-      return rings.isStopped
-    }
-    if isStopped { return true }
+    if rings.withLock({ $0.isStopped }) { return true }
     bar[ring.tarc].isEnabled = false
     // A descriptor that was fetched is sent to its end.
     usleep(1_000)
     bar[ring.length] = 0
     bar[ring.head] = 0
     bar[ring.tail] = 0
+    // Only now: the next owner starts it.
+    rings.withLock { _ = $0.taken.remove(ring.index) }
     return true
   }
 

@@ -72,8 +72,10 @@ private typealias Reg = IgbRegister
     let cells = 16 * IgbRingRegisters.count
     unsafe allCounters = .allocate(capacity: cells)
     unsafe allCounters.initialize(repeating: 0, count: cells)
-    try pci.setBusMaster(true)
+    // What an owner that was killed has left in the rings must not start again.
+    try pci.setBusMaster(false)
     try reset()
+    try pci.setBusMaster(true)
     bar[Reg.ctrlExt].bits |= Reg.ExtendedControl.driverLoaded | Reg.ExtendedControl.resetDone
     try startLink()
     initializeReceive()
@@ -266,17 +268,15 @@ private typealias Reg = IgbRegister
 
   /// Stops a ring; false when it does not stop, and its memory must stay.
   private func stop(_ ring: IgbRingRegisters) -> Bool {
-    let isStopped = rings.withLock { rings in
-      rings.taken.remove(ring.index)
-      return rings.isStopped
-    }
-    if isStopped { return true }
+    if rings.withLock({ $0.isStopped }) { return true }
     bar[ring.control].isEnabled = false
     let stopped: Void? = try? bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) {
       !$0.isEnabled
     }
     // What is on its way arrives within 100 microseconds, as with the 82599.
     usleep(100)
+    // Only now: the next owner starts it.
+    rings.withLock { _ = $0.taken.remove(ring.index) }
     return stopped != nil
   }
 

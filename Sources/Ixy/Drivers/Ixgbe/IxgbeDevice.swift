@@ -49,8 +49,10 @@ private typealias Reg = IxgbeRegister
     let cells = 16 * IxgbeRingRegisters.count
     unsafe allCounters = .allocate(capacity: cells)
     unsafe allCounters.initialize(repeating: 0, count: cells)
-    try pci.setBusMaster(true)
+    // What an owner that was killed has left in the rings must not start again.
+    try pci.setBusMaster(false)
     try reset()
+    try pci.setBusMaster(true)
     startLink()
     initializeReceive()
     initializeTransmit()
@@ -229,7 +231,7 @@ private typealias Reg = IxgbeRegister
   /// Stops a ring; false when it does not stop, and its memory must stay.
   func stop(_ ring: IxgbeRingRegisters) -> Bool {
     // Whoever stops the card holds the lock until that is done.
-    if rings.withLock({ ($0.taken.remove(ring.index), $0.isStopped).1 }) { return true }
+    if rings.withLock({ $0.isStopped }) { return true }
     bar[ring.control][25...25] = 0
     let stopped: Void? = try? bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) {
       $0[25...25] == 0
@@ -238,6 +240,8 @@ private typealias Reg = IxgbeRegister
     _ = bar[Reg.status]
     // §4.6.7.1.2: what is on its way arrives within 100 microseconds.
     usleep(100)
+    // Only now: the next owner starts it.
+    rings.withLock { _ = $0.taken.remove(ring.index) }
     return stopped != nil
   }
 

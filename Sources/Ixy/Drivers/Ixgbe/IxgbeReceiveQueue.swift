@@ -1,5 +1,4 @@
 import CIxy
-import Glibc
 
 /// A receive ring of the 82599 (datasheet revision 3.3, §7.1).
 ///

@@ -110,8 +110,8 @@ import Synchronization
   private static func transport(of pci: any PCIDevice, _ id: PCIIdentity)
     throws(DeviceError) -> any VirtioTransport
   {
-    // Registers in memory answer when this is on.
-    try pci.setBusMaster(true)
+    // What an owner that was killed has left in the rings must not start again before the reset.
+    try pci.setBusMaster(false)
     if let modern = try VirtioModernTransport(pci) { return modern }
     guard id.device == 0x1000 else {
       throw .refused(

@@ -82,10 +82,12 @@ private typealias Reg = Vmxnet3Register
     let cells = 16 * 2 * Self.largestQueues
     unsafe allCounters = .allocate(capacity: cells)
     unsafe allCounters.initialize(repeating: 0, count: cells)
-    try pci.setBusMaster(true)
+    // What an owner that was killed has left in the rings must not start again.
+    try pci.setBusMaster(false)
     try chooseRevision()
     execute(.quiesce)
     execute(.reset)
+    try pci.setBusMaster(true)
     filter.address = readAddress()
   }
 
