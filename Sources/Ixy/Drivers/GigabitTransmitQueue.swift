@@ -100,7 +100,7 @@ struct GigabitTransmitCommand {
     /// Writes the next descriptor, which must be free, and notes whose buffer it has.
     @inline(__always) mutating func put(_ packet: consuming Packet) {
       let (buffer, pool, length) = unsafe packet.disown()
-      foreign = unsafe pool == home ? foreign : 1
+      foreign |= unsafe UInt(bitPattern: pool) ^ UInt(bitPattern: home)
       unsafe buffers[count] = unsafe buffer
       unsafe pools[count] = unsafe pool
       unsafe descriptors[count] = unsafe Descriptor(

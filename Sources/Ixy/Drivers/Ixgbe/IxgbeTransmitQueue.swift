@@ -1,5 +1,4 @@
 import CIxy
-import Glibc
 
 /// A transmit ring of the 82599 (datasheet revision 3.3, §7.2).
 ///
@@ -71,7 +70,7 @@ import Glibc
     /// Writes the next descriptor, which must be free, and notes whose buffer it has.
     @inlinable @inline(__always) mutating func put(_ packet: consuming Packet) {
       let (buffer, pool, length) = unsafe packet.disown()
-      foreign = unsafe pool == home ? foreign : 1
+      foreign |= unsafe UInt(bitPattern: pool) ^ UInt(bitPattern: home)
       unsafe buffers[next] = unsafe buffer
       unsafe pools[next] = unsafe pool
       unsafe descriptors[next] = unsafe Descriptor(

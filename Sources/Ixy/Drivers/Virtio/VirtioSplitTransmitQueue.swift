@@ -97,7 +97,7 @@ import CIxy
     /// Describes one packet, for which there must be room, and notes whose buffer it has.
     @inlinable @inline(__always) mutating func put(_ packet: consuming Packet) {
       let (buffer, pool, length) = unsafe packet.disown()
-      foreign = unsafe pool == home ? foreign : 1
+      foreign |= unsafe UInt(bitPattern: pool) ^ UInt(bitPattern: home)
       unsafe buffers[count] = unsafe buffer
       unsafe pools[count] = unsafe pool
       unsafe buffer.clearVirtioHeader()

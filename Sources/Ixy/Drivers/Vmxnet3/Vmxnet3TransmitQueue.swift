@@ -131,7 +131,7 @@ import Glibc
     /// once.
     @inline(__always) mutating func put(_ packet: consuming Packet, flags: UInt64 = 0) {
       let (buffer, pool, length) = unsafe packet.disown()
-      foreign = unsafe pool == home ? foreign : 1
+      foreign |= unsafe UInt(bitPattern: pool) ^ UInt(bitPattern: home)
       unsafe buffers[count] = unsafe buffer
       unsafe pools[count] = unsafe pool
       unsafe descriptors[count].low = unsafe pool.iova(buffer)
