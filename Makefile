@@ -1,5 +1,5 @@
-# Two commands matter: `make demo` and `make test`. Each installs what it needs, and says what before.
-# On a machine without root, they name the command that an administrator has to run.
+# Two commands matter: `make demo`, which needs Swift alone, and `make test`, which installs what it needs and says what
+# before; without root it names the command that an administrator has to run.
 
 SWIFT ?= swift
 RELEASE := .build/release/ixy

@@ -1,5 +1,6 @@
 // The smallest forwarder: two cards, one queue each way, every frame from one goes out at the other.
 // Forward 0000:03:00.0 0000:03:00.1
+// As root, with huge pages (Scripts/setup-hugepages), and each card off the kernel: ixy bind --release CARD
 import Glibc
 import Ixy
 import Synchronization

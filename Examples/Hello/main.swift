@@ -10,7 +10,8 @@ let emulation = EmulationThread()
 let bus = emulation.add(try NIC82599(wire: wire, mac: address), wire: wire)
 try emulation.start()
 
-// From here on nothing differs from a real card, whose bus `openCard(PCIAddress(...), domain: domain)` gives.
+// From here on nothing differs from a real card, whose bus `try openCard(PCIAddress("0000:03:00.0")!, domain: domain)`
+// would be.
 let domain = DMADomain()
 let card = try openDevice(bus, domain: domain)
 let pool = try Mempool(domain: domain, buffers: 1024)

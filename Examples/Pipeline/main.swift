@@ -33,8 +33,11 @@ struct Worker: ~Copyable {
 
   mutating func run() {
     while !isEnding.load(ordering: .relaxed) {
-      // From here on the packets are this thread's: dropped, they go to its own part of the pool.
-      if previous.receive(into: &packets) > 0 { packets.forEach { $0[1] &+= 1 } }
+      // What the next stage has no room for is changed already, and first in line.
+      if packets.isEmpty, previous.receive(into: &packets) > 0 {
+        // From here on the packets are this thread's: dropped, they go to its own part of the pool.
+        packets.forEach { $0[1] &+= 1 }
+      }
       next.send(&packets)
     }
   }
@@ -72,10 +75,20 @@ func run(_ first: PCIAddress, _ second: PCIAddress) throws {
 
   // Each thread takes what it works with away from here. Whoever uses `forReceiving` after this line, or gives
   // `worker` to a second thread, is refused by the compiler.
+  // A stage that fails ends the others.
   let threads = (
-    try WorkerThread("receive", owning: receiver) { try $0.run() },
-    try WorkerThread("work", owning: worker) { $0.run() },
-    try WorkerThread("send", owning: sender) { try $0.run() }
+    try WorkerThread("receive", owning: receiver) { stage in
+      defer { isEnding.store(true, ordering: .relaxed) }
+      try stage.run()
+    },
+    try WorkerThread("work", owning: worker) { stage in
+      defer { isEnding.store(true, ordering: .relaxed) }
+      stage.run()
+    },
+    try WorkerThread("send", owning: sender) { stage in
+      defer { isEnding.store(true, ordering: .relaxed) }
+      try stage.run()
+    }
   )
   _ = try threads.0.join()
   _ = try threads.1.join()

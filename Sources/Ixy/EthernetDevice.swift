@@ -20,13 +20,20 @@ public protocol EthernetDevice: AnyObject, Sendable {
   ///   - mempool: Where the queue takes its buffers from: at least as many as its ring has entries,
   ///     and each large enough for the card's longest frame.
   /// - Returns: The queue, receiving.
-  /// - Throws: When the pool is too small, the queue is taken, or the device does not start the ring.
+  /// - Throws: When the device does not start the ring, or there is no memory for it. A queue that was not asked
+  ///   for or is taken, and a pool that is too small, are the caller's mistake: drivers throw, or trap as ixgbe does.
   func receiveQueue(_ id: Int, mempool: Mempool) throws(DeviceError)
     -> any ReceiveQueue & ~Copyable
   /// Sets transmit queue `id` up and moves it to the caller, its one owner.
+  ///
+  /// - Parameter id: 0 up to `queueCounts.transmit`, each once.
+  /// - Returns: The queue, empty.
+  /// - Throws: As for a receive queue.
   func transmitQueue(_ id: Int) throws(DeviceError) -> any TransmitQueue & ~Copyable
 
   /// Whether there is a link, and how fast.
+  ///
+  /// - Throws: `DeviceError.gone` when the card reads as all ones.
   func link() throws(DeviceError) -> Link
   /// Receives every frame on the wire, or only those for this card.
   ///

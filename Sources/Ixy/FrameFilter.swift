@@ -1,7 +1,8 @@
 /// A card that can be told more exactly which frames it receives, beside all or its own.
 ///
 /// Broadcast frames are always received, and promiscuous mode overrides addresses. From the control
-/// plane's thread, as everything of an `EthernetDevice`.
+/// plane's thread, as everything of an `EthernetDevice`. igb, e1000e, vmxnet3 and virtio are such cards; `IxgbeDevice` has
+/// `setMACAddress`, `setMulticastFilter` and `setAllMulticast` of its own, and no filter of VLANs.
 public protocol FrameFilter: EthernetDevice {
   /// Changes the address that the card filters by, until it is reset.
   ///

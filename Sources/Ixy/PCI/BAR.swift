@@ -46,7 +46,7 @@ import Glibc
   ///   - event: What is waited for, in words, for the message.
   ///   - register: The register to poll.
   ///   - device: The device's name, for the message.
-  ///   - limit: The longest wait.
+  ///   - limit: The longest wait. DATASHEET-SILENT: one second is ours.
   ///   - condition: What the value must be.
   /// - Throws: `DeviceError.timeout`, or `.gone` when the register reads as all ones.
   public func wait<Value>(
