@@ -11,7 +11,7 @@ STATIC := .build-static/release/ixy
 PREFIX ?= /usr/local
 SHARE := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: demo build install docs test check vm-test static bench bench-threads thread-test profile lint count-lines setup \
+.PHONY: demo build install docs test checks check vm-test static bench bench-threads thread-test profile lint count-lines setup \
   format clean fuzz fuzz-seeds sanitize soak
 
 demo: build
@@ -43,15 +43,19 @@ docs:
 # Everything in process, the host's own TCP (as root), and guests at reduced counts.
 test: setup lint static
 	IXY=$(CURDIR)/$(STATIC) $(SWIFT) test
+	$(MAKE) --jobs=2 --output-sync=line fuzz-seeds checks
+	VM/run -j 2 --ixy $(STATIC)
+
+# What takes one core beside the compiler's.
+checks:
 	Scripts/check-commands
-	$(MAKE) fuzz-seeds soak SOAK_SECONDS=20
+	$(MAKE) soak SOAK_SECONDS=20
 	Scripts/count-lines
 	Scripts/check-layers
 	Scripts/check-lessons
 	Scripts/check-smallest
 	Scripts/check-hotpath
 	Scripts/check-instructions
-	VM/run -j 2 --ixy $(STATIC)
 
 check: test
 

@@ -11,15 +11,22 @@ public protocol ReceiveQueue: ~Copyable {
 }
 
 /// The sending end of one ring, for one thread; dropping it stops the ring.
+///
+/// What it takes belongs to it until a later `transmit` or `reclaim` finds it sent. Everything throws when the device
+/// has broken its protocol, or was stopped under the queue; the ixgbe queue never does.
 public protocol TransmitQueue: ~Copyable {
   /// Takes as many packets from the front of `batch` as the ring has room for; the rest stay in it.
   ///
   /// - Returns: The number of packets taken.
+  /// - Throws: As said above; the packets stay in the batch.
   mutating func transmit(_ batch: inout PacketBatch) throws(DeviceError) -> Int
   /// Sends one packet, or hands it back when the ring is full.
+  ///
+  /// - Throws: As said above; the packet is dropped.
   mutating func transmit(_ packet: consuming Packet) throws(DeviceError) -> Packet?
   /// Gives the buffers of packets that are sent back to their mempools.
   ///
   /// - Returns: The number of packets that the device still has.
+  /// - Throws: As said above.
   mutating func reclaim() throws(DeviceError) -> Int
 }

@@ -52,9 +52,9 @@ extension UnsafeMutablePointer<PoolState> {
   /// Makes `buffers` buffers that every device of the domain can reach.
   ///
   /// - Parameters:
-  ///   - domain: The devices that use it.
+  ///   - domain: The devices that use it, of which one must be open.
   ///   - buffers: How many; as many as the rings of its queues have entries, and room to work.
-  ///   - bufferSize: The size of each in bytes, a multiple of 1,024.
+  ///   - bufferSize: The size of each in bytes, a multiple of 1,024 up to 16,384.
   /// - Throws: When there is not enough memory for DMA.
   public convenience init(domain: DMADomain, buffers: Int, bufferSize: Int = defaultBufferSize)
     throws(DeviceError)

@@ -1,4 +1,6 @@
 /// A run of packets with a fixed capacity, first in and first out, allocated once and reused.
+///
+/// It owns its packets: dropped, it gives them back to their mempools. An index or a packet too many traps.
 @safe @frozen public struct PacketBatch: ~Copyable {
   @usableFromInline let base: UnsafeMutablePointer<Packet>
   /// The most packets that it can hold.

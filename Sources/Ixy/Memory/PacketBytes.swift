@@ -32,6 +32,9 @@ extension Packet {
 
 extension Mempool {
   /// A packet of `length` bytes, whose content is whatever the buffer held; nil when none is free.
+  ///
+  /// - Parameter length: In bytes; more than `bufferSize` traps.
+  /// - Returns: The packet, which the caller owns.
   @inlinable public func packet(length: Int) -> Packet? {
     precondition(length >= 0 && length <= bufferSize)
     let top = unsafe state.stock(1)

@@ -95,7 +95,7 @@ import Synchronization
 
   /// The end where one thread puts packets in.
   ///
-  /// With `.one`, there is only one at a time.
+  /// With `.one`, there is only one at a time; a second traps.
   public func sender() -> PacketSender {
     if senders == .one {
       let isTaken = hasSender.exchange(true, ordering: .acquiringAndReleasing)
@@ -106,7 +106,7 @@ import Synchronization
 
   /// The end where one thread takes packets out, into its part of the pool.
   ///
-  /// With `.one`, there is only one at a time.
+  /// With `.one`, there is only one at a time; a second traps, and so does a part of another pool.
   public func receiver(into part: Mempool) -> PacketReceiver {
     guard let part = part as? MempoolPart, part.shared === pool else {
       preconditionFailure("a mempool that is no part of the ring's")

@@ -20,10 +20,10 @@
   /// Makes `buffers` buffers that every device of the domain can reach.
   ///
   /// - Parameters:
-  ///   - domain: The devices that use it.
+  ///   - domain: The devices that use it, of which one must be open.
   ///   - buffers: How many: as many as all receive rings have entries, what each `PacketRing` holds, and 512 for each
   ///     part to work with.
-  ///   - bufferSize: The size of each in bytes, a multiple of 1,024.
+  ///   - bufferSize: The size of each in bytes, a multiple of 1,024 up to 16,384.
   /// - Throws: When there is not enough memory for DMA.
   public init(domain: DMADomain, buffers: Int, bufferSize: Int = Mempool.defaultBufferSize)
     throws(DeviceError)

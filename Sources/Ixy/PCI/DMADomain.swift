@@ -41,7 +41,7 @@ import Synchronization
     if let reservation = unsafe reservation { unsafe munmap(reservation, size) }
   }
 
-  /// Makes all IOVAs physical addresses, for a card without an IOMMU.
+  /// Makes all IOVAs physical addresses, for a card without an IOMMU; once there is memory, that traps.
   public func usePhysicalAddresses() throws(DeviceError) {
     if addressing is PhysicalAddresses { return }
     precondition(unsafe base == nil, "open all cards of a domain before its mempools")
@@ -51,7 +51,7 @@ import Synchronization
   /// The largest piece of memory whose IOVAs are contiguous, in bytes.
   public var largestBlock: Int { addressing?.largestBlock ?? Self.pageSize }
 
-  /// Memory for the devices of this domain, zeroed and contiguous.
+  /// Memory for the devices of this domain, zeroed and contiguous; before a card of it is open, that traps.
   ///
   /// - Parameters:
   ///   - size: The length in bytes, at most `largestBlock`.

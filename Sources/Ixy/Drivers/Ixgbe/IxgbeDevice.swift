@@ -148,6 +148,8 @@ private typealias Reg = IxgbeRegister
 
   /// Sets receive queue `id` up and moves it to the caller, its one owner (§4.6.7).
   ///
+  /// Traps when the queue was not asked for or is taken, the card is stopped, or the pool is too small.
+  ///
   /// - Parameters:
   ///   - id: 0 up to the number of receive queues, each once.
   ///   - mempool: Where buffers come from: as many as the ring has entries, each for a whole frame. It
@@ -180,6 +182,8 @@ private typealias Reg = IxgbeRegister
   }
 
   /// Sets transmit queue `id` up and moves it to the caller, its one owner (§4.6.8).
+  ///
+  /// Traps when the queue was not asked for or is taken, or the card is stopped.
   ///
   /// - Parameter id: 0 up to the number of transmit queues, each once.
   /// - Returns: The queue, empty.
