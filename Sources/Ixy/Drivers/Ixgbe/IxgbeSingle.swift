@@ -68,13 +68,13 @@ extension IxgbeTransmitQueue {
     let i = next
     unsafe ring.buffers[i] = unsafe buffer
     unsafe ring.pools[i] = unsafe pool
-    // The last descriptor of each run of 32 is reported.
-    let isLast = i & (Self.period &- 1) == Self.period &- 1
+    let following = i &+ 1
+    // The last descriptor of each run of 32 is reported: behind it bit 5 of the index changes.
+    let changed = UInt64(truncatingIfNeeded: (i ^ following) & Self.period)
+    let report = changed &* (IxgbeTransmitDescriptor.reportStatus / UInt64(Self.period))
     unsafe ring.descriptors[i] = unsafe Descriptor(
-      pool.iova(buffer),
-      IxgbeTransmitDescriptor.command(length: length)
-        | (isLast ? IxgbeTransmitDescriptor.reportStatus : 0))
-    next = (i &+ 1) & ring.mask
+      pool.iova(buffer), IxgbeTransmitDescriptor.command(length: length) &+ report)
+    next = following & ring.mask
     unsafe counters.count(1)
     unsafe (counters + 1).count(Int(length))
     doorbell.ring(next)
