@@ -50,7 +50,8 @@ public struct CardDescription: Equatable, Sendable {
   public init(_ text: String) throws(DeviceError) {
     let parser = OptionParser(text)
     guard text.hasPrefix(Self.prefix) else {
-      throw parser.refuse("an emulated card begins with \"\(Self.prefix)\"", "")
+      throw parser.refuse(
+        "an emulated card begins with \"\(Self.prefix)\"", "As in emu:82599,wire=sink.")
     }
     var words = OptionParser.split(text.dropFirst(Self.prefix.count))
     family = try Self.family(words.removeFirst(), parser)

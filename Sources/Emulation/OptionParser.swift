@@ -38,9 +38,9 @@ struct OptionParser {
         throw refuse("\"\(word)\" is no option", "Options are name=value, with a comma between.")
       }
       let name = String(parts[0])
-      if parts[1].isEmpty { throw refuse("option \(name) has no value", "") }
+      if parts[1].isEmpty { throw refuse("option \(name) has no value", "Options are name=value.") }
       guard values.updateValue(String(parts[1]), forKey: name) == nil else {
-        throw refuse("option \(name) is given twice", "")
+        throw refuse("option \(name) is given twice", "Leave one out.")
       }
     }
     return Options(parser: self, values: values)
@@ -68,7 +68,8 @@ struct Options {
   /// The value of an option that must be given.
   mutating func require(_ name: String, of wire: String) throws(DeviceError) -> String {
     if let value = try take(name) { return value }
-    throw parser.refuse("wire \(wire) needs the option \(name)=", "")
+    throw parser.refuse(
+      "wire \(wire) needs the option \(name)=", "As in \(wire),\(name)=VALUE.")
   }
 
   mutating func takeMACAddress() throws(DeviceError) -> MACAddress? {

@@ -28,12 +28,12 @@ extension DeviceError: CustomStringConvertible {
   public var description: String {
     switch self {
     case .system(let tried, let code, let advice):
-      "\(tried): \(unsafe String(cString: strerror(code))). \(advice)"
+      Self.refused(tried, found: unsafe String(cString: strerror(code)), advice: advice).description
+    case .refused(let tried, let found, ""): "\(tried): \(found)."
     case .refused(let tried, let found, let advice): "\(tried): \(found). \(advice)"
     case .timeout(let device, let event, let limit):
       "\(device): waited \(limit) for \(event), in vain. Reset the card, or look at cable and slot."
-    case .gone(let device):
-      "\(device): it reads as all ones. Was it unplugged, or did the process that serves it end?"
+    case .gone(let device): "\(device): it reads all ones. Was it unplugged, or did its server end?"
     case .misbehaved(let device, let how):
       "\(device): \(how). The queue is stopped; reset the card to go on."
     case .tooFewHugePages(let needed, let free):

@@ -77,7 +77,9 @@ public struct CardBinding {
     guard let entry = unsafe getpwnam(user) else {
       // Where there is no such name, it may be a number.
       if let number = uid_t(user) { return number }
-      throw .refused("Give \(name) to \(user)", found: "there is no such user", advice: "")
+      throw .refused(
+        "Give \(name) to \(user)", found: "there is no such user",
+        advice: "Give the name or the number of a user.")
     }
     return unsafe entry.pointee.pw_uid
   }
