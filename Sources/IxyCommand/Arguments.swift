@@ -2,32 +2,6 @@ import ArgumentParser
 import Emulation
 import Ixy
 
-/// A length of time as users write it: `5s`, `500ms`, `2m`; a plain number is seconds.
-struct DurationArgument: ExpressibleByArgument {
-  let duration: Duration
-
-  init?(argument: String) {
-    let units: [(suffix: String, seconds: Double)] = [
-      ("ms", 0.001), ("us", 0.000_001), ("s", 1), ("m", 60), ("h", 3600), ("", 1),
-    ]
-    let unit = units.first { argument.hasSuffix($0.suffix) }
-    guard let unit, let number = Double(argument.dropLast(unit.suffix.count)),
-      number > 0, number.isFinite, number * unit.seconds < 1e9
-    else { return nil }
-    duration = .seconds(number * unit.seconds)
-  }
-}
-
-/// A rate as users write it: `1Mpps`, `500Mbit`; a plain number is frames a second.
-struct RateArgument: ExpressibleByArgument {
-  let rate: FrameRate
-
-  init?(argument: String) {
-    guard let rate = FrameRate(argument) else { return nil }
-    self.rate = rate
-  }
-}
-
 /// Options of every command that drives cards.
 struct CardOptions: ParsableArguments {
   @Flag(
@@ -42,44 +16,12 @@ struct CardOptions: ParsableArguments {
 
   @Flag(help: "Print JSON, one object a line.")
   var json = false
+}
 
+/// The option of every command that runs on.
+struct MetricsOptions: ParsableArguments {
   @Option(help: "Serve the counters for Prometheus at this address, as in 127.0.0.1:9000.")
-  var metrics: String?
-}
-
-/// Where memory and threads are.
-struct MemoryOptions: ParsableArguments {
-  @Option(
-    help: """
-      The NUMA node of memory and threads: auto is the cards' own, off leaves it to the kernel, a number is that \
-      node and no other.
-      """)
-  var numa = NUMAChoice.auto
-}
-
-/// Which NUMA node a command uses.
-enum NUMAChoice: ExpressibleByArgument, Equatable {
-  case auto
-  case off
-  case node(Int)
-
-  init?(argument: String) {
-    switch argument {
-    case "auto": self = .auto
-    case "off": self = .off
-    default:
-      guard let node = Int(argument), 0..<1024 ~= node else { return nil }
-      self = .node(node)
-    }
-  }
-
-  /// What the help shows.
-  var defaultValueDescription: String { "auto" }
-}
-
-extension Cores: ExpressibleByArgument {
-  /// Parses the kernel's way of writing them.
-  public init?(argument: String) { self.init(argument) }
+  var metrics: MetricsAddress?
 }
 
 /// The option of every command that waits for frames.
@@ -94,9 +36,85 @@ struct InterruptOptions: ParsableArguments {
 
 extension InterruptMode: ExpressibleByArgument {}
 
-/// Checks a number that a user gave, as argument errors are reported: exit status 64.
-func require(_ value: Int, in range: ClosedRange<Int>, _ option: String) throws {
-  if range.contains(value) { return }
-  throw ValidationError(
-    "\(option): \(value) is not between \(range.lowerBound) and \(range.upperBound).")
+/// Where memory and threads are.
+struct MemoryOptions: ParsableArguments {
+  @Option(
+    help: """
+      The NUMA node of memory and threads: auto, as if not given, is the cards' own, off leaves it to the kernel, \
+      a number is that node and no other.
+      """)
+  var numa: NUMAChoice?
+}
+
+/// Which NUMA node a command uses.
+enum NUMAChoice: TypedValue, Equatable {
+  case auto
+  case off
+  case node(Int)
+
+  init(typed text: String) throws {
+    switch text {
+    case "auto": self = .auto
+    case "off": self = .off
+    default:
+      guard let node = Int(text), 0..<1024 ~= node else {
+        throw ValidationError("give auto, off or the number of a node, as in 0.")
+      }
+      self = .node(node)
+    }
+  }
+}
+
+extension Duration: TypedValue {
+  /// Reads a length of time: `5s`, `500ms`, `2m`; a plain number is seconds.
+  init(typed text: String) throws {
+    let units: [(suffix: String, seconds: Double)] = [
+      ("ms", 0.001), ("us", 0.000_001), ("s", 1), ("m", 60), ("h", 3600), ("", 1),
+    ]
+    let unit = units.first { text.hasSuffix($0.suffix) }
+    guard let unit, let number = Double(text.dropLast(unit.suffix.count)),
+      number > 0, number.isFinite, number * unit.seconds < 1e9
+    else { throw ValidationError("give a time of more than 0, as in 5s, 500ms or 2m.") }
+    self = .seconds(number * unit.seconds)
+  }
+}
+
+extension FrameRate: TypedValue {
+  /// Reads frames or bits a second: `1Mpps`, `500Mbit`.
+  init(typed text: String) throws {
+    guard let rate = FrameRate(text) else {
+      throw ValidationError("give frames or bits a second, as in 20000, 1Mpps or 500Mbit.")
+    }
+    self = rate
+  }
+}
+
+extension Cores: TypedValue {
+  /// Reads the kernel's way of writing them: `2,3` or `4-7`.
+  init(typed text: String) throws {
+    guard let cores = Cores(text) else {
+      throw ValidationError("give the numbers of processors, as in 2,3 or 4-7.")
+    }
+    self = cores
+  }
+}
+
+extension PCIAddress: TypedValue {
+  /// Reads `0000:03:00.0` or `03:00.0`.
+  init(typed text: String) throws {
+    guard let address = PCIAddress(text) else {
+      throw ValidationError("give a PCI address, as in 0000:03:00.0; ixy list has them.")
+    }
+    self = address
+  }
+}
+
+extension MACAddress: TypedValue {
+  /// Reads six bytes.
+  init(typed text: String) throws {
+    guard let address = MACAddress(text) else {
+      throw ValidationError("give six bytes, as in 02:00:00:00:00:01.")
+    }
+    self = address
+  }
 }

@@ -5,17 +5,15 @@ import Ixy
 struct BenchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench",
-    abstract: "Measures what a packet costs the driver on this machine; needs no card, no root.",
+    abstract: "Measures what a packet costs; needs no card, no root.",
     discussion: """
       A stand-in marks descriptors done in the driver's thread, so what is measured is the driver and not a card.
-      The designs: batch (receive a batch, change a byte of each packet, send the batch), fused (all in one pass),
+      The designs: batch (receive a batch, change a byte of each packet, send the batch), fused (all in one pass), \
       in-place (one ring, no mempool) and single (packet by packet).
       """)
 
-  @Option(help: "How long to measure (1 to 9).") var seconds = 4
+  @Option(in: 1...9, help: "How many seconds to measure (1 to 9).") var seconds = 4
   @Flag(help: "Print JSON, one object a line.") var json = false
-
-  func validate() throws { try require(seconds, in: 1...9, "--seconds") }
 
   func run() throws {
     StopSignal.install()

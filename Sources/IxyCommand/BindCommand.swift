@@ -1,14 +1,13 @@
 import ArgumentParser
-import Glibc
 import Ixy
 
 /// `ixy bind`: which driver has a card.
 struct BindCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bind",
-    abstract: "Gives a card to vfio-pci and an ordinary user, or back to the kernel.",
+    abstract: "Gives a card to vfio-pci and a user, or back.",
     discussion: """
-      Without an option the card goes to vfio-pci. It is refused when its interface is up, has an
+      Without an option the card goes to vfio-pci. It is refused when its interface is up, has an \
       address, carries a route or is in another network namespace, and when a process of ours drives it.
       """)
 
@@ -29,36 +28,23 @@ struct BindCommand: ParsableCommand {
 
   func validate() throws {
     if restore && release { throw ValidationError("Say --restore or --release, not both.") }
-    if user != nil, restore || release { throw ValidationError("--user goes with vfio-pci alone.") }
+    if user != nil, restore || release {
+      throw ValidationError(
+        "--user gets a card that vfio-pci has: leave out --restore and --release.")
+    }
   }
 
   func run() throws {
     let binding = CardBinding(card)
     var notes: [String] = []
-    do {
-      if restore {
-        notes = try binding.restore()
-      } else if release {
-        try releaseFromKernel(card, force: force)
-      } else {
-        notes = try binding.bind(user: user, force: force)
-      }
-    } catch {
-      say("\(error)")
-      throw ExitCode.failure
+    if restore {
+      notes = try binding.restore()
+    } else if release {
+      try releaseFromKernel(card, force: force)
+    } else {
+      notes = try binding.bind(user: user, force: force)
     }
-    notes.forEach(say)
-    print("\(card): \(SysfsCard(card).driver ?? "no driver")")
+    notes.forEach(tell)
+    output("\(card): \(SysfsCard(card).driver ?? "no driver")")
   }
-
-  /// Messages go to standard error.
-  private func say(_ message: String) {
-    let line = message + "\n"
-    _ = unsafe write(STDERR_FILENO, line, line.utf8.count)
-  }
-}
-
-extension PCIAddress: ExpressibleByArgument {
-  /// Parses the command line's word for a card.
-  public init?(argument: String) { self.init(argument) }
 }

@@ -36,13 +36,10 @@ final class CardBench {
     return near.flatMap { $0.numbers.isEmpty ? nil : $0 } ?? .allowed
   }
 
-  /// Opens cards by the names that the user gave.
-  ///
-  /// Names are read, and files and sockets of emulated cards opened, before a real card is touched.
-  func open(_ names: [String], _ configuration: DeviceConfiguration) throws
+  /// Opens cards; the files and sockets of emulated ones before a real one is touched.
+  func open(_ cards: [CardName], _ configuration: DeviceConfiguration) throws
     -> [any EthernetDevice]
   {
-    let cards = try names.map(CardName.init)
     var buses: [(any PCIDevice)?] = []
     for card in cards { buses.append(try emulated(card)) }
     try panel.checkLinks()
@@ -120,22 +117,30 @@ final class CardBench {
 }
 
 /// A card, as the user writes it.
-enum CardName {
+enum CardName: TypedValue {
   case pci(PCIAddress)
   case emulated(CardDescription)
   case vfioUser(path: String)
 
-  init(_ text: String) throws {
+  init(typed text: String) throws {
     if text.hasPrefix(CardDescription.prefix) {
-      self = .emulated(try CardDescription(text))
+      do {
+        self = .emulated(try CardDescription(text))
+      } catch .refused(_, let found, let advice) {
+        throw ValidationError("\(found). \(advice)")
+      }
     } else if text.hasPrefix("vfio-user:") {
-      self = .vfioUser(path: String(text.dropFirst("vfio-user:".count)))
+      let path = String(text.dropFirst("vfio-user:".count))
+      if path.isEmpty {
+        throw ValidationError("give the path of a socket, as in vfio-user:/tmp/nic.")
+      }
+      self = .vfioUser(path: path)
     } else if let address = PCIAddress(text) {
       self = .pci(address)
     } else {
       throw ValidationError(
-        "\"\(text)\" is no card. Cards are 0000:03:00.0 (see ixy list), emu:82599,wire=... or "
-          + "vfio-user:PATH.")
+        "it is no card. Cards are 0000:03:00.0 (see ixy list), emu:82599,wire=... or vfio-user:PATH."
+      )
     }
   }
 }

@@ -7,12 +7,11 @@ import Ixy
 struct DemoCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "demo",
-    abstract: "Shows a forwarder at work between two emulated cards; needs no hardware, no root.")
+    abstract: "Shows a forwarder at work; needs no card, no root.")
 
-  @Option(help: "How long to forward; 5 seconds if not given.") var duration: DurationArgument?
+  @Option(help: "How long to forward; 5 seconds if not given.") var duration: Duration?
   @Flag(help: "Print JSON, one object a line.") var json = false
-  @Option(help: "Serve the counters for Prometheus at this address, as in 127.0.0.1:9000.")
-  var metrics: String?
+  @OptionGroup var metricsOptions: MetricsOptions
 
   private static let introduction = """
     Two emulated Intel 82599 cards, and between them the forwarder with its real ixgbe driver:
@@ -27,16 +26,17 @@ struct DemoCommand: ParsableCommand {
 
   func run() throws {
     StopSignal.install()
-    if !json { output(Self.introduction) }
     let bench = CardBench()
-    _ = try bench.open(["emu:82599,wire=generator", "emu:82599,wire=sink"], .init())
+    let cards = try ["emu:82599,wire=generator", "emu:82599,wire=sink"].map(CardName.init(typed:))
+    _ = try bench.open(cards, .init())
     guard let generator = bench.wires[0] as? GeneratorWire else { return }
     let ports = bench.ports
+    let reporter = Reporter(ports, json: json)
+    try reporter.serveMetrics(at: metricsOptions.metrics)
+    if !json { output(Self.introduction) }
     let pool = try Mempool(domain: bench.domain, buffers: 4096)
     try bench.waitForLinks()
-    let reporter = Reporter(ports, json: json)
-    try reporter.serveMetrics(at: metrics)
-    var limits = Limits(duration: duration?.duration ?? .seconds(5))
+    var limits = Limits(duration: duration ?? .seconds(5))
     limits.isEnding = { [emulation = bench.emulation] in
       // No more frames come; those that are on their way are still forwarded.
       emulation.exclusively { generator.stop() }

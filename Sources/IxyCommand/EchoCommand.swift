@@ -5,12 +5,13 @@ import Ixy
 struct EchoCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "echo",
-    abstract: "Answers ARP and ping for an address: the smallest host there is.")
+    abstract: "Answers ARP and ping for an address.")
 
-  @Argument(help: "A card.") var card: String
+  @Argument(help: "A card; ixy --help has the forms.") var card: CardName
   @Option(help: "The IPv4 address to answer for.") var ip: IPv4Address
-  @Option(help: "Ends after this time, as in 5s.") var duration: DurationArgument?
+  @Option(help: "Ends after this time, as in 5s.") var duration: Duration?
   @OptionGroup var interruptOptions: InterruptOptions
+  @OptionGroup var metricsOptions: MetricsOptions
   @OptionGroup var cardOptions: CardOptions
 
   func run() throws {
@@ -21,9 +22,9 @@ struct EchoCommand: ParsableCommand {
     let port = bench.ports[0]
     let pool = try Mempool(domain: bench.domain, buffers: 4096)
     try bench.waitForLinks()
-    var limits = Limits(duration: duration?.duration)
+    var limits = Limits(duration: duration)
     let reporter = Reporter([port], json: cardOptions.json)
-    try reporter.serveMetrics(at: cardOptions.metrics)
+    try reporter.serveMetrics(at: metricsOptions.metrics)
     var watch = try CardWatch(interruptOptions.interrupts, bench)
     var receiver = try device.receiveQueue(0, mempool: pool)
     var transmitter = try device.transmitQueue(0)
@@ -43,14 +44,18 @@ struct EchoCommand: ParsableCommand {
   }
 }
 
-/// An IPv4 address.
-struct IPv4Address: ExpressibleByArgument, Equatable {
+/// An IPv4 address that a host can have.
+struct IPv4Address: TypedValue {
   let bytes: [UInt8]
 
-  init?(argument: String) {
-    let parts = argument.split(separator: ".", omittingEmptySubsequences: false)
-    bytes = parts.compactMap { UInt8($0) }
-    if parts.count != 4 || bytes.count != 4 || bytes[0] >= 224 { return nil }
+  init(typed text: String) throws {
+    let parts = text.split(separator: ".", omittingEmptySubsequences: false)
+    // UInt8's own parser takes a sign.
+    bytes = parts.compactMap { $0.first?.isNumber == true ? UInt8($0) : nil }
+    // 0 is "this network", 127 the loopback, and from 224 on are multicast and broadcast.
+    guard parts.count == 4, bytes.count == 4, 1...223 ~= bytes[0], bytes[0] != 127 else {
+      throw ValidationError("give the IPv4 address of a host, as in 10.0.0.2.")
+    }
   }
 }
 

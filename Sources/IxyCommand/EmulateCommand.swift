@@ -7,10 +7,10 @@ import VFIOUser
 struct EmulateCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "emulate",
-    abstract: "Serves emulated cards to other processes over vfio-user.",
+    abstract: "Serves emulated cards over vfio-user.",
     discussion: """
-      Give --socket and --wire once for each card. The sockets are there when the cards are ready, and
-      gone when the command ends. QEMU takes one by -device vfio-user-pci (see
+      Give --socket and --wire once for each card. The sockets are there when the cards are ready, and \
+      gone when the command ends. QEMU takes one by -device vfio-user-pci (see \
       Documentation/emulated-82599.md), other commands of ixy as vfio-user:PATH.
       """)
 
@@ -22,9 +22,17 @@ struct EmulateCommand: ParsableCommand {
   @Flag(help: "Print JSON, one object a line.") var json = false
 
   func validate() throws {
-    if socket.isEmpty { throw ValidationError("Give at least one --socket.") }
     if wire.count > 1 || socket.count > 1, wire.count != socket.count {
-      throw ValidationError("Give as many --wire as --socket.")
+      throw ValidationError(
+        "There are \(socket.count) --socket and \(wire.count) --wire: give one of each for each card."
+      )
+    }
+    do { _ = try cards() } catch { throw ValidationError("\(error)") }
+  }
+
+  private func cards() throws(DeviceError) -> [CardDescription] {
+    try socket.indices.map { i throws(DeviceError) in
+      try CardDescription(family: family, wire: i < wire.count ? wire[i] : "loop")
     }
   }
 
@@ -33,8 +41,7 @@ struct EmulateCommand: ParsableCommand {
     let panel = PatchPanel()
     var servers: [VFIOUserServer] = []
     var wires: [any Wire] = []
-    for (i, path) in socket.enumerated() {
-      let description = try CardDescription(family: family, wire: i < wire.count ? wire[i] : "loop")
+    for (path, description) in zip(socket, try cards()) {
       let (wire, address) = try panel.plugIn(description)
       let model = try NIC82599(
         wire: wire, mac: address, family: description.family.model, name: "vfio-user:\(path)",

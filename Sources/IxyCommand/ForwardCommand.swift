@@ -5,21 +5,22 @@ import Ixy
 /// The command `ixy fwd A B`.
 struct ForwardCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "fwd", abstract: "Forwards every frame from one card to the other, both ways.",
+    commandName: "fwd", abstract: "Forwards all frames between two cards, both ways.",
     discussion: """
-      Where an emulated card has wire=sink, it is told at the end what arrived there of a generator's or of ixy
+      Where an emulated card has wire=sink, it is told at the end what arrived there of a generator's or of ixy \
       pktgen's frames: loss, reordering and latency.
       """)
 
-  @Argument(help: "A card.") var first: String
-  @Argument(help: "Another card.") var second: String
-  @Option(help: "The most packets that are received and sent at a time (1 to 512).")
+  @Argument(help: "A card; ixy --help has the forms.") var first: CardName
+  @Argument(help: "Another card.") var second: CardName
+  @Option(in: 1...512, help: "The most packets that are received and sent at a time (1 to 512).")
   var batch = 32
-  @Option(help: "The longest payload of a frame in bytes (68 to 9582).") var mtu = 1500
-  @Option(help: "Ends after this time, as in 5s.") var duration: DurationArgument?
+  @Option(in: 68...9582, help: "The longest payload of a frame in bytes (68 to 9582).")
+  var mtu = 1500
+  @Option(help: "Ends after this time, as in 5s.") var duration: Duration?
   @Option(help: "Ends when no frame came for this time, counted from link up.")
-  var exitWhenIdle: DurationArgument?
-  @Option(help: "Ends after so many frames.") var count: Int?
+  var exitWhenIdle: Duration?
+  @Option(in: 1...Int.max, help: "Ends after so many frames.") var count: Int?
   @Flag(help: "Adds 1 to the second byte of each frame, the classic benchmark load.")
   var touch = false
   @Flag(
@@ -28,7 +29,7 @@ struct ForwardCommand: ParsableCommand {
       work of a mempool. Both cards must be ixgbe.
       """)
   var inPlace = false
-  @Option(help: "Queue pairs of each card, each with a thread of its own (1 to 64).")
+  @Option(in: 1...64, help: "Queue pairs of each card, each with a thread of its own (1 to 64).")
   var queues: Int?
   @Option(
     help: """
@@ -40,25 +41,28 @@ struct ForwardCommand: ParsableCommand {
   var pipeline = false
   @OptionGroup var memoryOptions: MemoryOptions
   @OptionGroup var interruptOptions: InterruptOptions
+  @OptionGroup var metricsOptions: MetricsOptions
   @OptionGroup var cardOptions: CardOptions
 
   func validate() throws {
-    try require(batch, in: 1...512, "--batch")
-    try require(mtu, in: 68...9582, "--mtu")
-    if let count { try require(count, in: 1...Int.max, "--count") }
-    if let queues { try require(queues, in: 1...64, "--queues") }
-    if let cores { try require(cores.numbers.count, in: 1...64, "The number of --cores") }
+    if let cores, cores.numbers.count > 64 {
+      throw ValidationError("--cores: \(cores.numbers.count) are too many; name at most 64.")
+    }
     if inPlace, pipeline || cores != nil || queues ?? 1 > 1 {
-      throw ValidationError("--in-place takes one queue of each card, on one thread.")
+      throw ValidationError(
+        "--in-place takes one queue of each card, on one thread: leave out --queues, --cores and --pipeline."
+      )
     }
     if pipeline {
-      if queues ?? 1 != 1 { throw ValidationError("--pipeline takes one queue of each card.") }
+      if queues ?? 1 != 1 {
+        throw ValidationError("--pipeline takes one queue of each card: leave out --queues.")
+      }
       if let cores, cores.numbers.count != 3 {
         throw ValidationError("--pipeline takes three --cores: for receiving, work and sending.")
       }
     } else if let queues, let cores, queues != cores.numbers.count {
       throw ValidationError(
-        "--cores: \(cores.numbers.count) for \(queues) queues; name one for each.")
+        "--queues \(queues) with \(cores.numbers.count) --cores: name one core for each queue.")
     }
   }
 
@@ -75,7 +79,7 @@ struct ForwardCommand: ParsableCommand {
     configuration.mtu = mtu
     configuration.receiveQueues = threads ?? 1
     configuration.transmitQueues = threads ?? 1
-    let bench = CardBench(cardOptions, numa: memoryOptions.numa)
+    let bench = CardBench(cardOptions, numa: memoryOptions.numa ?? .auto)
     let devices = try bench.open([first, second], configuration)
     for device in devices { try device.setPromiscuous(true) }
     let ports = bench.ports
@@ -83,9 +87,9 @@ struct ForwardCommand: ParsableCommand {
     bench.emulation.exclusively { for sink in sinks { sink.measuresLatency = true } }
     try bench.waitForLinks()
     var limits = Limits(
-      duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)
+      duration: duration, idle: exitWhenIdle, count: count)
     let reporter = Reporter(ports, json: cardOptions.json)
-    try reporter.serveMetrics(at: cardOptions.metrics)
+    try reporter.serveMetrics(at: metricsOptions.metrics)
     do {
       try forward(ports, bench, configuration, &limits, reporter)
     } catch {

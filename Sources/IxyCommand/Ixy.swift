@@ -9,14 +9,18 @@ struct IxyCommand: ParsableCommand {
     abstract: "Drives network cards from user space: real ones, and emulated ones.",
     discussion: """
       A CARD is one of
-        0000:03:00.0, 03:00.0                  a PCI card of this machine
-        emu:82599,wire=tap,name=ixy0           an emulated card in this process; also emu:x540, emu:x550
-        emu:82599,wire=pcap,in=a.pcap,out=b.pcap
-        vfio-user:PATH                         a card that another process serves (ixy emulate)
+        0000:03:00.0, 03:00.0      a PCI card of this machine
+        emu:82599,wire=WIRE        an emulated card; also emu:x540, emu:x550
+        vfio-user:PATH             a card that another process serves (ixy emulate)
 
-      The wires of an emulated card: link,peer=NAME  tap,name=NAME  pcap,in=FILE,out=FILE
-      dgram,local=PATH,remote=PATH  generator,count=N,rate=R,size=S,flows=F  sink  loop
-      With each of them: mac=ADDRESS, and a bad cable with lose=N, swap=N: one frame in N.
+      A WIRE is one of
+        tap,name=NAME              an interface of Linux
+        pcap,in=FILE,out=FILE      capture files, one of which may be left out
+        link,peer=NAME             another emulated card with the same peer
+        dgram,local=PATH,remote=PATH
+        generator,count=N,rate=R,size=S,flows=F
+        sink, loop
+      and takes mac=ADDRESS, and lose=N and swap=N for a bad cable: one frame in N.
       """,
     version: "ixy 0.1.0",
     subcommands: [
@@ -34,7 +38,8 @@ struct IxyCommand: ParsableCommand {
       try command.run()
       let code = StopSignal.outputError.load(ordering: .relaxed)
       if code != 0 {
-        throw DeviceError.system("Write to standard output", errno: code, advice: "")
+        throw DeviceError.system(
+          "Write to standard output", errno: code, advice: "Make room where it goes.")
       }
     } catch { exit(withError: error) }
   }

@@ -53,8 +53,7 @@ struct LiveView {
     }
     // Up to where the last table began; each line ends by clearing what was longer before.
     let up = linesDrawn > 0 ? "\u{1B}[\(linesDrawn)A" : ""
-    print(up + lines.map { $0 + "\u{1B}[K\n" }.joined(), terminator: "")
-    fflush(nil)
+    output(up + lines.map { $0 + "\u{1B}[K" }.joined(separator: "\n"))
     linesDrawn = lines.count
   }
 

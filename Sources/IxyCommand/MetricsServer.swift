@@ -1,7 +1,38 @@
+import ArgumentParser
 import CIxy
 import Foundation
 import Ixy
 import Synchronization
+
+/// Where the counters are served: `127.0.0.1:9000` or `[::1]:9000`.
+struct MetricsAddress: TypedValue {
+  /// What the user typed.
+  let text: String
+  /// `AF_INET` or `AF_INET6`, and the `sockaddr` of that family.
+  fileprivate let family: Int32
+  fileprivate let bytes: [UInt8]
+
+  init(typed text: String) throws {
+    var hints = unsafe addrinfo()
+    unsafe hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE
+    unsafe hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+    var found: UnsafeMutablePointer<addrinfo>?
+    let colon = text.lastIndex(of: ":")
+    let host = colon.map { text[..<$0].filter { !"[]".contains($0) } } ?? ""
+    let port = colon.map { text[$0...].dropFirst() } ?? ""
+    guard !host.isEmpty, UInt16(port) != nil,
+      unsafe getaddrinfo(host, String(port), &hints, &found) == 0, let info = unsafe found?.pointee
+    else {
+      throw ValidationError(
+        "give an address in numbers and a port, as in 127.0.0.1:9000 or [::1]:9000.")
+    }
+    defer { unsafe freeaddrinfo(found) }
+    self.text = text
+    family = unsafe info.ai_family
+    bytes = unsafe Array(
+      UnsafeRawBufferPointer(start: info.ai_addr, count: Int(info.ai_addrlen)))
+  }
+}
 
 /// Answers each HTTP request with the newest counters, in the text format of Prometheus.
 ///
@@ -11,32 +42,24 @@ final class MetricsServer: Sendable {
   private let text = Mutex("")
   private let socket: Int32
 
-  /// Listens at an address as in `127.0.0.1:9000` or `[::1]:9000`.
+  /// Listens at an address.
   ///
-  /// - Throws: `DeviceError` when it is none, or taken.
-  init(at address: String) throws(DeviceError) {
-    let tried = "Serve metrics at \(address)"
-    var hints = unsafe addrinfo()
-    unsafe hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE
-    unsafe hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
-    var found: UnsafeMutablePointer<addrinfo>?
-    let colon = address.lastIndex(of: ":")
-    let host = colon.map { address[..<$0].filter { !"[]".contains($0) } } ?? ""
-    let port = colon.map { address[$0...].dropFirst() } ?? ""
-    guard !host.isEmpty, UInt16(port) != nil,
-      unsafe getaddrinfo(host, String(port), &hints, &found) == 0, let info = unsafe found
-    else {
-      throw .refused(
-        tried, found: "that is no address", advice: "Give a number and a port: 127.0.0.1:9000.")
-    }
-    defer { unsafe freeaddrinfo(found) }
+  /// - Throws: `DeviceError` when it is taken, or not one of this machine.
+  init(at address: MetricsAddress) throws(DeviceError) {
     let kind = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
-    let server = FileDescriptor(owning: unsafe Glibc.socket(info.pointee.ai_family, kind, 0))
+    let server = FileDescriptor(owning: Glibc.socket(address.family, kind, 0))
     var yes: Int32 = 1
     unsafe setsockopt(server.number, SOL_SOCKET, SO_REUSEADDR, &yes, 4)
-    guard unsafe bind(server.number, info.pointee.ai_addr, info.pointee.ai_addrlen) == 0,
-      listen(server.number, 8) == 0
-    else { throw .lastError(tried, advice: "Is another program using the port?") }
+    let isBound = unsafe address.bytes.withUnsafeBytes {
+      unsafe bind(
+        server.number, $0.baseAddress?.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
+        == 0
+    }
+    guard isBound, listen(server.number, 8) == 0 else {
+      throw .lastError(
+        "Serve metrics at \(address.text)",
+        advice: "Is it an address of this machine, and the port free?")
+    }
     // Open as long as the process.
     socket = dup(server.number)
     Thread.detachNewThread { [self] in

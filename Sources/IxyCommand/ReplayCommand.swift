@@ -8,27 +8,28 @@ struct ReplayCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "replay", abstract: "Sends the frames of a capture file, at their times.")
 
-  @Argument(help: "A card.") var card: String
-  @Option(name: .short, help: "The capture, pcap or pcapng.") var readFile: String
+  @Argument(help: "A card; ixy --help has the forms.") var card: CardName
+  @Option(name: .short, help: .init("The capture, pcap or pcapng.", valueName: "file"))
+  var readFile: String
   @Option(help: "How fast, as in 1Mpps or 500Mbit, whatever the file's times say.")
-  var rate: RateArgument?
+  var rate: FrameRate?
   @Flag(help: "As fast as the card takes them.") var fast = false
-  @Option(help: "How often the file is sent; 0 is without end.") var loop = 1
-  @Option(help: "Ends after so many frames.") var count: Int?
-  @Option(help: "Ends after this time, as in 5s.") var duration: DurationArgument?
-  @Option(help: "The longest payload of a frame in bytes (68 to 9582).") var mtu = 1500
+  @Option(in: 0...Int.max, help: "How often the file is sent; 0 is without end.")
+  var loop = 1
+  @Option(in: 1...Int.max, help: "Ends after so many frames.") var count: Int?
+  @Option(help: "Ends after this time, as in 5s.") var duration: Duration?
+  @Option(in: 68...9582, help: "The longest payload of a frame in bytes (68 to 9582).")
+  var mtu = 1500
+  @OptionGroup var metricsOptions: MetricsOptions
   @OptionGroup var cardOptions: CardOptions
 
   func validate() throws {
     if fast, rate != nil { throw ValidationError("Say --rate or --fast, not both.") }
-    try require(loop, in: 0...Int.max, "--loop")
-    if let count { try require(count, in: 1...Int.max, "--count") }
-    try require(mtu, in: 68...9582, "--mtu")
   }
 
   func run() throws {
     StopSignal.install()
-    let timing: ReplayTiming = fast ? .fast : rate.map { .rate($0.rate) } ?? .recorded
+    let timing: ReplayTiming = fast ? .fast : rate.map { .rate($0) } ?? .recorded
     var source = ReplaySource(
       reader: try PcapReader(path: readFile), timing: timing, rounds: loop == 0 ? .max : loop)
     var configuration = DeviceConfiguration()
@@ -39,9 +40,9 @@ struct ReplayCommand: ParsableCommand {
       domain: bench.domain, buffers: 2048, bufferSize: configuration.bufferSize)
     source.longest = configuration.maximumFrame
     let reporter = Reporter(bench.ports, json: cardOptions.json)
-    try reporter.serveMetrics(at: cardOptions.metrics)
+    try reporter.serveMetrics(at: metricsOptions.metrics)
     try bench.waitForLinks()
-    var limits = Limits(duration: duration?.duration, count: count)
+    var limits = Limits(duration: duration, count: count)
     var queue = try device.transmitQueue(0)
     var batch = PacketBatch(capacity: 32)
     var watch = try CardWatch(.off, bench)

@@ -86,7 +86,7 @@ final class Reporter {
   }
 
   /// Serves the counters at an address, if there is one (--metrics).
-  func serveMetrics(at address: String?) throws(DeviceError) {
+  func serveMetrics(at address: MetricsAddress?) throws(DeviceError) {
     guard let address else { return }
     metrics = try MetricsServer(at: address)
     publish()
@@ -129,13 +129,9 @@ final class Reporter {
       return
     }
     for (port, all) in totals {
-      print(
-        "\(port.name): received \(all.receivedPackets) packets (\(all.receivedBytes) bytes), "
-          + "sent \(all.transmittedPackets) (\(all.transmittedBytes) bytes), dropped "
-          + "\(all.receiveDropped) received and \(all.transmitDropped) to send, "
-          + "\(all.receiveErrors) errors, in \(fixed(seconds, 1)) s")
+      print(Self.total(port.name, all, seconds))
       for (id, queue) in port.queues.enumerated() {
-        output(
+        print(
           "  queue \(id): received \(queue.rx_packets) packets (\(queue.rx_bytes) bytes), "
             + "sent \(queue.tx_packets) (\(queue.tx_bytes) bytes)")
       }
@@ -147,6 +143,16 @@ final class Reporter {
     return LiveView.Row(
       name: port.name, step: step, fills: port.fills,
       lost: all.receiveDropped + all.transmitDropped + all.receiveErrors)
+  }
+
+  /// The line of one port at the end.
+  static func total(_ name: String, _ all: Statistics, _ seconds: Double) -> String {
+    // A card takes frames until it is stopped, although nobody asks for them any more.
+    let late = all.receiveDropped > 0 ? " (those after the end, too)" : ""
+    return "\(name): received \(all.receivedPackets) packets (\(all.receivedBytes) bytes), "
+      + "sent \(all.transmittedPackets) (\(all.transmittedBytes) bytes), "
+      + "dropped \(all.receiveDropped) on arrival\(late) and \(all.transmitDropped) to send, "
+      + "\(all.receiveErrors) errors, in \(fixed(seconds, 1)) s"
   }
 
   /// The line of one port and second.

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Emulation
 import Ixy
 
 @testable import IxyCommand
@@ -62,33 +63,35 @@ enum CommandTargets {
 
   /// What a parser takes must be what the commands can use.
   private static func check(_ text: String) {
-    if let duration = DurationArgument(argument: text)?.duration {
+    if let duration = try? Duration(typed: text) {
       precondition(duration >= .zero, "\(text): \(duration)")
       _ = ContinuousClock.now + duration
     }
-    if let sizes = SizePattern(argument: text), 60...1514 ~= sizes.limits.lowerBound,
-      60...1514 ~= sizes.limits.upperBound
-    {
+    if let sizes = try? SizePattern(typed: text) {
+      let limits = sizes.limits
+      precondition(60 <= limits.lowerBound && limits.upperBound <= 1514, "\(text): \(sizes)")
       precondition(sizes.limits.contains(Int(sizes.mean)), "\(text): \(sizes.mean)")
       for i in [0, 1, 11, 12, 1455, 1 << 40] {
         precondition(sizes.limits.contains(sizes.size(of: i)), "\(text): \(sizes.size(of: i))")
       }
     }
-    if let rate = RateArgument(argument: text)?.rate {
+    if let rate = try? FrameRate(typed: text) {
       let perSecond = rate.framesPerSecond(size: 60)
       precondition(perSecond > 0 && perSecond.isFinite, "\(text): \(perSecond)")
     }
-    if let address = IPv4Address(argument: text) {
+    if let address = try? IPv4Address(typed: text) {
       precondition(address.bytes.count == 4, "\(text): \(address)")
     }
-    if let cores = Cores(argument: text) {
+    if let cores = try? Cores(typed: text) {
       precondition(!cores.numbers.isEmpty && Cores(cores.description) == cores, "\(cores)")
     }
-    if case .node(let node) = NUMAChoice(argument: text) {
+    if case .node(let node) = try? NUMAChoice(typed: text) {
       precondition(0..<1024 ~= node, "\(text): node \(node)")
     }
-    _ = PCIAddress(argument: text)
-    _ = MACAddress(argument: text)
+    _ = try? PCIAddress(typed: text)
+    _ = try? MACAddress(typed: text)
+    _ = try? CardName(typed: text)
+    _ = try? MetricsAddress(typed: text)
     _ = CaptureFormat(argument: text)
     let times = CaptureRotation(size: 1, seconds: 1, files: 1_000_000)
     precondition(!times.name(text + "%S", number: .max, time: 1).isEmpty, "a file without a name")

@@ -7,32 +7,43 @@ import Ixy
 struct DumpCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "dump",
-    abstract:
-      "Prints what a card receives, or writes it to a capture file; the options are tcpdump's.",
+    abstract: "Prints or captures what comes, as tcpdump does.",
     discussion: """
       FILTER is an expression of libpcap's language, as in: ixy dump CARD tcp port 80
       With -C alone, files are called FILE, FILE1, ...; with -W too FILE0 to FILE9, and then FILE0 again.
       With -G the name is a pattern for strftime, as in: -G 60 -w %H%M%S.pcap
       """)
 
-  @Argument(help: "A card.") var card: String
+  @Argument(help: "A card; ixy --help has the forms.") var card: CardName
   @Argument(help: "Which frames, in libpcap's language; all if not given.") var filter: [String] =
     []
 
   @Option(
-    name: .short, help: "Write to this file; - is standard output. Without it, lines are printed.")
+    name: .short,
+    help: .init(
+      "Write to this file; - is standard output. Without it, lines are printed.",
+      valueName: "file"))
   var writeFile: String?
   @Option(help: "pcap or pcapng; what the file's name ends with if not given.")
   var format: CaptureFormat?
-  @Option(name: .customShort("C"), help: "Go on in another file after so many million bytes.")
-  var fileSize: Int?
-  @Option(name: .customShort("G"), help: "Go on in another file after so many seconds.")
-  var fileSeconds: Int?
-  @Option(name: .customShort("W"), help: "With -C: begin again after so many files. With -G: end.")
-  var fileCount: Int?
-  @Option(name: .short, help: "Ends after so many frames.") var count: Int?
   @Option(
-    name: [.customShort("s"), .customLong("snaplen")], help: "The most bytes kept of a frame.")
+    name: .customShort("C"), in: 1...1_000_000,
+    help: .init("Go on in another file after so many million bytes.", valueName: "size"))
+  var fileSize: Int?
+  @Option(
+    name: .customShort("G"), in: 1...1_000_000_000,
+    help: .init("Go on in another file after so many seconds.", valueName: "seconds"))
+  var fileSeconds: Int?
+  @Option(
+    name: .customShort("W"), in: 1...1_000_000,
+    help: .init("With -C: begin again after so many files. With -G: end.", valueName: "files"))
+  var fileCount: Int?
+  @Option(
+    name: .short, in: 1...Int.max, help: .init("Ends after so many frames.", valueName: "count"))
+  var count: Int?
+  @Option(
+    name: [.customShort("s"), .customLong("snaplen")], in: 1...CaptureFormat.longestFrame,
+    help: "The most bytes kept of a frame.")
   var snapLength = CaptureFormat.longestFrame
 
   @Flag(name: [.customShort("p"), .long], help: "Receives only frames for this card.")
@@ -44,20 +55,16 @@ struct DumpCommand: ParsableCommand {
   @Flag(name: .customShort("x"), help: "Print the bytes of each frame behind its Ethernet header.")
   var showsBytes = false
 
-  @Option(help: "Ends after this time, as in 5s.") var duration: DurationArgument?
+  @Option(help: "Ends after this time, as in 5s.") var duration: Duration?
   @Option(help: "Ends when no frame came for this time, counted from link up.")
-  var exitWhenIdle: DurationArgument?
-  @Option(help: "The longest payload of a frame in bytes (68 to 9582).") var mtu = 1500
+  var exitWhenIdle: Duration?
+  @Option(in: 68...9582, help: "The longest payload of a frame in bytes (68 to 9582).")
+  var mtu = 1500
   @OptionGroup var interruptOptions: InterruptOptions
+  @OptionGroup var metricsOptions: MetricsOptions
   @OptionGroup var cardOptions: CardOptions
 
   func validate() throws {
-    if let count { try require(count, in: 1...Int.max, "-c") }
-    if let fileSize { try require(fileSize, in: 1...1_000_000, "-C") }
-    if let fileSeconds { try require(fileSeconds, in: 1...1_000_000_000, "-G") }
-    if let fileCount { try require(fileCount, in: 1...1_000_000, "-W") }
-    try require(snapLength, in: 1...CaptureFormat.longestFrame, "-s")
-    try require(mtu, in: 68...9582, "--mtu")
     if fileSize != nil || fileSeconds != nil || fileCount != nil, writeFile ?? "-" == "-" {
       throw ValidationError("-C, -G and -W go with -w FILE.")
     }
@@ -94,9 +101,9 @@ struct DumpCommand: ParsableCommand {
     let reporter = Reporter([Port(device)], json: cardOptions.json) { line in
       if isBusy { tell(line) } else { output(line) }
     }
-    try reporter.serveMetrics(at: cardOptions.metrics)
+    try reporter.serveMetrics(at: metricsOptions.metrics)
     try bench.waitForLinks()
-    var limits = Limits(duration: duration?.duration, idle: exitWhenIdle?.duration)
+    var limits = Limits(duration: duration, idle: exitWhenIdle)
     var watch = try CardWatch(interruptOptions.interrupts, bench)
     do {
       try capture(device, pool, into: &target, &watch, &limits, reporter)

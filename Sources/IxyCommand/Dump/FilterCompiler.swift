@@ -51,7 +51,8 @@ import Ixy
   private func function<Function>(_ name: String, _: Function.Type) throws(DeviceError) -> Function
   {
     guard let symbol = unsafe dlsym(library, name) else {
-      throw .refused(tried, found: "libpcap has no \(name)", advice: "")
+      throw .refused(
+        tried, found: "libpcap has no \(name)", advice: "Run: sudo apt-get install libpcap0.8")
     }
     // SAFETY: the types above are those of pcap.h.
     return unsafe unsafeBitCast(symbol, to: Function.self)
@@ -76,7 +77,9 @@ import Ixy
     let instructions = unsafe UnsafeBufferPointer(
       start: program.instructions, count: Int(program.count))
     guard let filter = unsafe FilterProgram(Array(instructions)) else {
-      throw .refused(tried, found: "libpcap's program is not valid", advice: "")
+      throw .refused(
+        tried, found: "libpcap's program is not valid",
+        advice: "Capture all, and filter with tcpdump -r.")
     }
     return filter
   }

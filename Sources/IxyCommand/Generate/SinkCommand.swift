@@ -6,21 +6,20 @@ import Ixy
 struct SinkCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "sink",
-    abstract: "Takes what ixy pktgen sends, and measures loss, reordering and latency.",
+    abstract: "Measures loss, order and latency of pktgen's frames.",
     discussion: """
-      Start it before pktgen: frames are numbered from 0, and those that came before count as lost. Latency is
+      Start it before pktgen: frames are numbered from 0, and those that came before count as lost. Latency is \
       from pktgen's making a frame to its arrival here, and right only on the same machine.
       """)
 
-  @Argument(help: "A card.") var card: String
-  @Option(help: "Ends after so many frames.") var count: Int?
-  @Option(help: "Ends after this time, as in 5s.") var duration: DurationArgument?
+  @Argument(help: "A card; ixy --help has the forms.") var card: CardName
+  @Option(in: 1...Int.max, help: "Ends after so many frames.") var count: Int?
+  @Option(help: "Ends after this time, as in 5s.") var duration: Duration?
   @Option(help: "Ends when no frame came for this time, counted from link up.")
-  var exitWhenIdle: DurationArgument?
+  var exitWhenIdle: Duration?
   @OptionGroup var interruptOptions: InterruptOptions
+  @OptionGroup var metricsOptions: MetricsOptions
   @OptionGroup var cardOptions: CardOptions
-
-  func validate() throws { if let count { try require(count, in: 1...Int.max, "--count") } }
 
   func run() throws {
     StopSignal.install()
@@ -29,9 +28,9 @@ struct SinkCommand: ParsableCommand {
     try device.setPromiscuous(true)
     let pool = try Mempool(domain: bench.domain, buffers: 4096)
     try bench.waitForLinks()
-    var limits = Limits(duration: duration?.duration, idle: exitWhenIdle?.duration, count: count)
+    var limits = Limits(duration: duration, idle: exitWhenIdle, count: count)
     let reporter = Reporter(bench.ports, json: cardOptions.json)
-    try reporter.serveMetrics(at: cardOptions.metrics)
+    try reporter.serveMetrics(at: metricsOptions.metrics)
     var watch = try CardWatch(interruptOptions.interrupts, bench)
     var measurement = Measurement()
     do {

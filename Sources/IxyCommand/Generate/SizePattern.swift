@@ -2,7 +2,7 @@ import ArgumentParser
 import Emulation
 
 /// The sizes of generated frames, without FCS: `60`, `60-1514` or `imix`.
-enum SizePattern: ExpressibleByArgument, Equatable {
+enum SizePattern: TypedValue {
   /// All of one size, or all sizes of a range in turn.
   case range(ClosedRange<Int>)
   /// The mix that routers are measured with: of twelve frames seven of 60, four of 590, one of 1,514 bytes.
@@ -12,24 +12,16 @@ enum SizePattern: ExpressibleByArgument, Equatable {
   /// A prime: stepping by it one meets every size of a range, and neighbours differ much.
   private static let step = 769
 
-  init?(argument: String) {
-    if argument.lowercased() == "imix" {
+  init(typed text: String) throws {
+    if text.lowercased() == "imix" {
       self = .imix
       return
     }
-    let ends = argument.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
-    guard ends.count <= 2, let first = ends.first ?? nil, let last = ends.last ?? nil, first <= last
-    else { return nil }
+    let ends = text.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
+    guard ends.count <= 2, let first = ends.first ?? nil, let last = ends.last ?? nil,
+      60 <= first, first <= last, last <= 1514
+    else { throw ValidationError("give 60 to 1514 bytes, as in 60, 60-1514 or imix.") }
     self = .range(first...last)
-  }
-
-  /// What the help shows.
-  var defaultValueDescription: String {
-    switch self {
-    case .range(let range):
-      range.count == 1 ? "\(range.lowerBound)" : "\(range.lowerBound)-\(range.upperBound)"
-    case .imix: "imix"
-    }
   }
 
   /// The smallest and the largest.

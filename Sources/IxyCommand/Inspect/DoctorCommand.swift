@@ -6,7 +6,7 @@ import Ixy
 struct DoctorCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "doctor",
-    abstract: "Checks what a machine and a card need, and says what mends it.",
+    abstract: "Says what a machine or a card lacks, and its cure.",
     discussion: "It only looks. It exits with 1 when something is missing.")
 
   @Argument(help: "The card's PCI address, as in 0000:03:00.0.") var card: PCIAddress?

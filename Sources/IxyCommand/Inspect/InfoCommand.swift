@@ -6,23 +6,16 @@ import Ixy
 struct InfoCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "info",
-    abstract: "Opens a card and tells what it is: link, address, queues, counters, bus, EEPROM.",
+    abstract: "Tells a card's link, address, counters and bus.",
     discussion: """
-      The card is taken from the kernel and reset, as for every other command. With --registers it prints the
-      registers that drivers use by name and field; those that a read would change are left out, and of
+      The card is taken from the kernel and reset, as for every other command. With --registers it prints the \
+      registers that drivers use by name and field; those that a read would change are left out, and of \
       arrays what is 0.
       """)
 
-  @Argument(help: "A card.") var card: String
+  @Argument(help: "A card; ixy --help has the forms.") var card: CardName
   @Flag(help: "Print the registers, decoded.") var registers = false
   @OptionGroup var cardOptions: CardOptions
-
-  func validate() throws {
-    if cardOptions.metrics != nil {
-      throw ValidationError(
-        "--metrics is for commands that run on: fwd, pktgen, sink, dump, replay, echo, demo.")
-    }
-  }
 
   func run() throws {
     StopSignal.install()

@@ -7,26 +7,26 @@ import Ixy
 struct TraceCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "trace",
-    abstract:
-      "Brings a card up and prints every register access, then the descriptors of some frames.",
+    abstract: "Brings a card up and prints each register access.",
     discussion: """
-      Each line is an access: what was done, the register's name, offset and value, the section of the 82599's
-      datasheet (§8 where none is known more exactly), the line of the driver, and the fields that are set, or
-      that changed. Of virtio and vmxnet3 only registers are shown, no rings. With html the result is one page that shows both rings turn, step by step:
+      Each line is an access: what was done, the register's name, offset and value, the section of the 82599's \
+      datasheet (§8 where none is known more exactly), the line of the driver, and the fields that are set, or \
+      that changed. Then some frames are sent and received, with the descriptors of both rings; of virtio and \
+      vmxnet3 only registers are shown.
+      With html the result is one page that shows both rings turn, step by step:
       ixy trace --format html > trace.html
       """)
 
   enum Format: String, CaseIterable, ExpressibleByArgument { case text, json, html }
 
   @Argument(help: "A card; an emulated one with a loop for a cable if not given.")
-  var card = "emu:82599,wire=loop"
+  var card: CardName?
   @Option(help: "text, json (a line for each step) or html.") var format = Format.text
-  @Option(help: "How many frames are sent, first one at a time, then sixteen (1 to 1000).")
+  @Option(
+    in: 1...1000, help: "How many frames are sent, first one at a time, then sixteen (1 to 1000).")
   var frames = 68
   @Flag(help: "Take a card even when its interface is up, has an address or carries a route.")
   var force = false
-
-  func validate() throws { try require(frames, in: 1...1000, "--frames") }
 
   func run() throws {
     StopSignal.install()
@@ -51,7 +51,7 @@ struct TraceCommand: ParsableCommand {
 
   /// The card, and what lets it work: an emulated one moves only when it is told to.
   private func open(_ domain: DMADomain) throws -> (any PCIDevice, work: () -> Void) {
-    switch try CardName(card) {
+    switch try card ?? CardName(typed: "emu:82599,wire=loop") {
     case .emulated(let description):
       let panel = PatchPanel()
       let (wire, address) = try panel.plugIn(description)
@@ -62,7 +62,9 @@ struct TraceCommand: ParsableCommand {
     case .pci(let address):
       return (try openCard(address, domain: domain, force: force), { usleep(1000) })
     case .vfioUser:
-      throw ValidationError("A trace is of an emulated card in this process, or of a PCI card.")
+      throw ValidationError(
+        "A card that another process serves cannot be traced: give emu:82599,wire=loop or a PCI card."
+      )
     }
   }
 
