@@ -7,11 +7,12 @@ import Ixy
 do {
   let words = CommandLine.arguments
   guard words.count > 2, let address = PCIAddress(words[2]) else {
-    throw Complaint("nictest receive|reopen CARD OPTION...")
+    throw Complaint("nictest receive|echo|reopen CARD OPTION...")
   }
   let options = Options(words.dropFirst(3))
   switch words[1] {
   case "receive": try receive(address, options)
+  case "echo": try echo(address, options)
   case "reopen": try reopen(address, options)
   default: throw Complaint("\(words[1]): no such test")
   }
@@ -55,6 +56,7 @@ func open(_ address: PCIAddress, _ options: Options) throws -> (DMADomain, any E
   var configuration = DeviceConfiguration()
   configuration.receiveQueues = options.number("--queues", 1)
   configuration.transmitQueues = configuration.receiveQueues
+  configuration.mtu = options.number("--mtu", configuration.mtu)
   let domain = DMADomain()
   let card = try openCard(address, domain: domain)
   return (domain, try openDevice(card, domain: domain, configuration: configuration))
@@ -124,6 +126,29 @@ func setFilters(of device: any EthernetDevice, _ options: Options) throws {
     try filter.setMulticast(groups.compactMap { MACAddress($0) })
   }
   if let vlans = options.list("--vlans") { try filter.setVLANs(vlans.compactMap { Int($0) }) }
+}
+
+// MARK: - echo
+
+/// Sends each frame back until one of type 0x88B6 has come.
+///
+/// The buffers of the pool have the usual size, also where the MTU is larger than they are.
+func echo(_ address: PCIAddress, _ options: Options) throws {
+  let (domain, device) = try open(address, options)
+  let pool = try Mempool(domain: domain, buffers: 1024)
+  var receiver = try device.receiveQueue(0, mempool: pool)
+  var transmitter = try device.transmitQueue(0)
+  try device.setPromiscuous(true)
+  try waitForLink(device)
+  var batch = PacketBatch(capacity: 64)
+  var isOver = false
+  say("READY \(device.name)")
+  while try transmitter.reclaim() > 0 || !isOver {
+    _ = try receiver.receive(into: &batch, max: 64)
+    batch.forEach { if $0[12] == 0x88, $0[13] == 0xB6 { isOver = true } }
+    while !batch.isEmpty { _ = try transmitter.transmit(&batch) }
+  }
+  say("STATISTICS \(device.name) \(device.statistics())")
 }
 
 // MARK: - reopen
