@@ -62,6 +62,14 @@ final class Choices {
     }
   }
 
+  /// Up to seven frames for a card to receive, some of them longer than it may take.
+  func frames() -> [[UInt8]] {
+    (0..<below(8)).map { _ in
+      let size = pick([60, 60, 64, 200, 1514, 1518, 1519, 4000])
+      return [0x52, 0x54, 0, 0x12, 0x34, 0x56] + [UInt8](repeating: byte(), count: size - 6)
+    }
+  }
+
   /// What is left, for those who read bytes.
   func rest() -> [UInt8] {
     defer { place = bytes.count }

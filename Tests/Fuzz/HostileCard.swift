@@ -142,6 +142,16 @@ protocol HostileRings: AnyObject {
   func behave()
 }
 
+/// Rings whose model knows every register and can always be stopped.
+extension HostileRings {
+  func mayRead(bar: Int, _ offset: Int, width: Int) -> Bool { true }
+  func takesWrite(
+    _ value: UInt64, bar: Int, to offset: Int, width: Int, _ choices: Choices
+  ) -> Bool { false }
+  var canStop: Bool { true }
+  func behave() {}
+}
+
 extension DMATable {
   func load(_ iova: UInt64, bytes count: Int) -> UInt64? {
     var value: UInt64 = 0

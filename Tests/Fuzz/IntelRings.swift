@@ -7,7 +7,6 @@ import Ixy
 final class IntelRings: HostileRings {
   private let receive: Int
   private let transmit: Int
-  private let head: Int
   private let model: any DeviceModel
   /// Gives the model a frame to receive.
   private let arrive: ([UInt8]) -> Void
@@ -18,23 +17,10 @@ final class IntelRings: HostileRings {
     _ model: any DeviceModel, receive: Int, transmit: Int, arrive: @escaping ([UInt8]) -> Void
   ) {
     (self.model, self.receive, self.transmit, self.arrive) = (model, receive, transmit, arrive)
-    head = 0x10
   }
 
-  func mayRead(bar: Int, _ offset: Int, width: Int) -> Bool { true }
-  func takesWrite(
-    _ value: UInt64, bar: Int, to offset: Int, width: Int, _ choices: Choices
-  ) -> Bool { false }
-
-  let canStop = true
-  func behave() {}
-
   func work(_ choices: Choices) {
-    for _ in 0..<choices.below(8) {
-      let size = choices.pick([60, 60, 64, 200, 1514, 1518, 1519, 4000])
-      arrive(
-        [0x52, 0x54, 0, 0x12, 0x34, 0x56] + [UInt8](repeating: choices.byte(), count: size - 6))
-    }
+    choices.frames().forEach(arrive)
     _ = model.step()
   }
 

@@ -12,11 +12,6 @@ final class Vmxnet3Rings: HostileRings {
 
   init(_ model: Vmxnet3Model) { self.model = model }
 
-  func mayRead(bar: Int, _ offset: Int, width: Int) -> Bool { true }
-  func takesWrite(
-    _ value: UInt64, bar: Int, to offset: Int, width: Int, _ choices: Choices
-  ) -> Bool { false }
-
   var canStop: Bool { !model.refusesToBeQuiet }
 
   func behave() {
@@ -27,11 +22,7 @@ final class Vmxnet3Rings: HostileRings {
   // MARK: - As a good device does
 
   func work(_ choices: Choices) {
-    for _ in 0..<choices.below(8) {
-      let size = choices.pick([60, 60, 64, 200, 1514, 1518, 1519, 4000])
-      model.arriving.append(
-        [0x52, 0x54, 0, 0x12, 0x34, 0x56] + [UInt8](repeating: choices.byte(), count: size - 6))
-    }
+    model.arriving += choices.frames()
     _ = model.step()
     forget()
   }
