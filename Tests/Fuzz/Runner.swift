@@ -84,41 +84,21 @@ struct Runner {
   }
 
   /// Runs the inputs of a list: lines of a target's name and the bytes as hexadecimal digits.
+  ///
+  /// A list without inputs, or with a line that is none, is an error: nobody would miss what is not run.
   static func replayKnown(_ path: String) throws {
-    guard let file = fopen(path, "r") else {
-      perror(path)
-      exit(1)
-    }
-    defer { fclose(file) }
-    var count = 0
-    var line: UnsafeMutablePointer<CChar>?
-    var room = 0
-    defer { free(line) }
-    while getline(&line, &room, file) > 0, let text = line.map({ String(cString: $0) }) {
-      let words = text.split(whereSeparator: \.isWhitespace)
-      guard words.count >= 2, let target = Target.find(String(words[0])) else { continue }
-      let digits = words[1].compactMap(\.hexDigitValue)
-      let bytes = stride(from: 0, to: digits.count - 1, by: 2).map { i in
-        UInt8(digits[i] << 4 | digits[i + 1])
-      }
-      fuzz_run_begin("\(target.name): known input \(count)", 0)
-      _ = try target.run(Choices(bytes))
+    let inputs = try KnownInput.all(in: path)
+    for (number, input) in inputs.enumerated() {
+      fuzz_run_begin("\(input.target.name): known input \(number + 1)", 0)
+      _ = try input.target.run(Choices(input.bytes))
       fuzz_run_end()
-      count += 1
     }
-    print("known inputs: \(count)")
+    print("known inputs: \(inputs.count)")
   }
 
   /// Runs an input that was kept.
   private func replay(_ path: String, _ target: Target) throws {
-    guard let file = fopen(path, "r") else {
-      perror(path)
-      exit(1)
-    }
-    defer { fclose(file) }
-    var bytes = [UInt8](repeating: 0, count: 1 << 20)
-    let size = bytes.count
-    bytes.removeLast(size - fread(&bytes, 1, size, file))
+    let bytes = try contents(of: path)
     fuzz_run_begin("\(target.name) \(path)", 0)
     let done = try target.run(Choices(bytes))
     fuzz_run_end()

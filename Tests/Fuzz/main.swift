@@ -6,7 +6,9 @@ import Glibc
 
 signal(SIGPIPE, SIG_IGN)
 let words = Array(CommandLine.arguments.dropFirst())
-guard let name = words.first, ["all", "known"].contains(name) || Target.find(name) != nil else {
+guard let name = words.first,
+  name == "all" || Target.find(name) != nil || name == "known" && words.count > 1
+else {
   print("Usage: Fuzz TARGET|all [--seed N] [--operations N | --runs N | --seconds N] [FILE...]")
   print("       Fuzz known LIST")
   print("Targets: \(Target.all.map(\.name).joined(separator: ", "))")
@@ -24,9 +26,15 @@ guard let name = words.first, ["all", "known"].contains(name) || Target.find(nam
       return 0
     })
 #else
-  if name == "known" {
-    for list in words.dropFirst() { try Runner.replayKnown(list) }
-    exit(0)
+  do {
+    if name == "known" {
+      for list in words.dropFirst() { try Runner.replayKnown(list) }
+    } else {
+      try Runner(words.dropFirst()).run(Target.all.filter { $0.name == name || name == "all" })
+    }
+  } catch {
+    let message = "Error: \(error)\n"
+    write(2, message, message.utf8.count)
+    exit(1)
   }
-  try Runner(words.dropFirst()).run(Target.all.filter { $0.name == name || name == "all" })
 #endif
