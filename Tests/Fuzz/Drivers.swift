@@ -11,7 +11,14 @@ enum Openers {
     _ pci: any PCIDevice, _ domain: DMADomain, _ configuration: DeviceConfiguration
   ) throws -> FuzzedDriver<IxgbeReceiveQueue, IxgbeTransmitQueue> {
     let card = try IxgbeDevice(pci, domain: domain, configuration: configuration)
-    return driver(card, card.takeReceiveQueue, card.takeTransmitQueue) { from, to, max in
+    let takeReceiveQueue: (Int, Mempool) throws -> IxgbeReceiveQueue = { id, pool in
+      // Where the others throw it traps: such a pool is a fault of the application's.
+      guard pool.bufferSize >= configuration.maximumFrame else {
+        throw DeviceError.refused("Receive", found: "buffers too small for a frame", advice: "")
+      }
+      return try card.takeReceiveQueue(id, mempool: pool)
+    }
+    return driver(card, takeReceiveQueue, card.takeTransmitQueue) { from, to, max in
       if max % 8 == 1 {
         from.forwardOne(to: &to, decide)
       } else {
