@@ -4,6 +4,9 @@ import Ixy
 ///
 /// Valid as long as the table's `generation` is the one that it was taken at.
 @safe struct DMAWindow {
+  // SAFETY: who maps memory keeps it at `base`, `size` bytes long, until it is unmapped; then
+  // `generation` changes, and whoever has kept a window forgets it. No pointer is given for less
+  // than the bytes that are asked for.
   var iova: UInt64 = 0
   var size: UInt64 = 0
   /// Never used as long as `size` is 0.
@@ -38,6 +41,7 @@ import Ixy
 ///
 /// An access outside it, or a write to what is read-only, is refused, counted and shown.
 @safe public final class DMATable: DMAMapper {
+  // SAFETY: as for `DMAWindow`; a copy goes on in the next window where one ends.
   /// In ascending order of IOVA, without overlap.
   private var windows: [DMAWindow] = []
   /// What to call when a mapping goes: one for each window.
@@ -86,9 +90,10 @@ import Ixy
     release: (() -> Void)? = nil
   ) throws(DeviceError) {
     let place = firstIndex(above: iova)
-    let (end, wraps) = iova.addingReportingOverflow(UInt64(max(size, 0)))
+    // The last byte, as the end of a range may be that of all addresses.
+    let (last, wraps) = iova.addingReportingOverflow(UInt64(max(size, 1)) - 1)
     let hitsLast = place > 0 && iova - windows[place - 1].iova < windows[place - 1].size
-    let hitsNext = place < windows.count && end > windows[place].iova
+    let hitsNext = place < windows.count && last >= windows[place].iova
     guard size > 0, !wraps, !hitsLast, !hitsNext else {
       release?()
       throw .refused(

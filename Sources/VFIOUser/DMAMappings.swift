@@ -1,6 +1,7 @@
 import Emulation
 import Glibc
 import Ixy
+import Synchronization
 
 /// The memory that one client has mapped, in the model's DMA table.
 ///
@@ -15,25 +16,44 @@ import Ixy
     var size: Int { Int(last - iova) + 1 }
   }
 
-  /// The most mappings of one client; said in our capabilities.
+  /// The mappings of a process, of which all of its clients together may have `limit`.
   ///
-  /// The kernel gives a process 65,530, of which several clients and the process itself need some.
+  /// The kernel gives a process 65,530 (vm.max_map_count), of which it needs some itself: also to mend those that
+  /// a client truncates, up to 20,000 before the end of that client.
+  final class Budget: Sendable {
+    static let process = Budget(limit: 2 * DMAMappings.maxCount)
+    private let limit: Int
+    private let used = Atomic(0)
+
+    init(limit: Int) { self.limit = limit }
+
+    func take() throws(Refusal) {
+      guard used.add(1, ordering: .relaxed).newValue <= limit else {
+        give()
+        throw Refusal(ENOSPC, "all clients together have mapped too much")
+      }
+    }
+
+    func give() { used.subtract(1, ordering: .relaxed) }
+  }
+
+  /// The most mappings of one client; said in our capabilities.
   static let maxCount = 16384
   /// The most bytes of one client: a few of them must fit into the address space of a process.
   private static let maxBytes = 4 << 40
-  private static let pageSize: UInt64 = 4096
   /// Flags of DMA_MAP.
   private static let (read, write): (UInt32, UInt32) = (1, 2)
   /// Flags of DMA_UNMAP.
   private static let (dirtyBitmap, all): (UInt32, UInt32) = (1, 2)
 
   private let table: DMATable
+  private let budget: Budget
   /// In ascending order, without overlap.
   private var ranges: [Range] = []
   /// The sizes of all ranges that have memory.
   private var bytes = 0
 
-  init(_ table: DMATable) { self.table = table }
+  init(_ table: DMATable, budget: Budget = .process) { (self.table, self.budget) = (table, budget) }
 
   deinit { removeAll() }
 
@@ -63,7 +83,13 @@ import Ixy
       guard range.size <= Self.maxBytes - bytes else {
         throw Refusal(ENOSPC, "too much is mapped")
       }
-      try map(file, offset: offset, range, isWritable: flags & Self.write != 0)
+      try budget.take()
+      do throws(Refusal) {
+        try map(file, offset: offset, range, isWritable: flags & Self.write != 0)
+      } catch {
+        budget.give()
+        throw error
+      }
       range.hasMemory = true
       bytes += range.size
     }
@@ -74,7 +100,7 @@ import Ixy
     _ file: borrowing FileDescriptor, offset: UInt64, _ range: Range, isWritable: Bool
   ) throws(Refusal) {
     let size = range.size
-    try Self.check(file, offset: offset, size: size)
+    try PeerMemory.check(file, offset: offset, size: size, takesHugePages: true)
     let protection = isWritable ? PROT_READ | PROT_WRITE : PROT_READ
     let base = unsafe mmap(nil, size, protection, MAP_SHARED, file.number, Int(offset))
     guard let base = unsafe base, unsafe base != MAP_FAILED else {
@@ -85,26 +111,6 @@ import Ixy
         unsafe munmap(base, size)
       }
     } catch { throw Refusal(EEXIST, "\(error)") }
-  }
-
-  /// Whether a file is memory, and long enough: behind its end every access would be a SIGBUS.
-  private static func check(_ file: borrowing FileDescriptor, offset: UInt64, size: Int)
-    throws(Refusal)
-  {
-    var status = stat()
-    guard unsafe fstat(file.number, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
-      isMemory(file)
-    else { throw Refusal("its descriptor is not memory (memfd, tmpfs or hugetlbfs)") }
-    let (end, wraps) = offset.addingReportingOverflow(UInt64(size))
-    guard offset % pageSize == 0, !wraps, end <= UInt64(max(status.st_size, 0)) else {
-      throw Refusal("\(size) bytes from \(offset) are not in its file of \(status.st_size) bytes")
-    }
-  }
-
-  /// Only memory knows seals; a file of some user's file system could stall every access for ever.
-  private static func isMemory(_ file: borrowing FileDescriptor) -> Bool {
-    let getSeals: Int32 = 1034  // F_GET_SEALS, hidden from the importer
-    return fcntl(file.number, getSeals) >= 0
   }
 
   /// Obeys DMA_UNMAP, as the kernel's type 1 does: all mappings inside the range go.
@@ -141,19 +147,22 @@ import Ixy
     guard first.iova >= gone.lowerBound, last.last <= gone.upperBound else {
       throw Refusal("it would cut a mapping in two")
     }
-    for range in ranges[inside] { drop(range) }
+    dropAll(ranges[inside])
     ranges.removeSubrange(inside)
   }
 
-  private func drop(_ range: Range) {
-    guard range.hasMemory else { return }
-    table.unmap(iova: range.iova, size: range.size)
-    bytes -= range.size
+  /// The last first, which is the cheapest order for the table.
+  private func dropAll(_ gone: ArraySlice<Range>) {
+    for range in gone.reversed() where range.hasMemory {
+      table.unmap(iova: range.iova, size: range.size)
+      budget.give()
+      bytes -= range.size
+    }
   }
 
   /// Takes all mappings away: the client is gone, or asks for it.
   func removeAll() {
-    for range in ranges { drop(range) }
+    dropAll(ranges[...])
     ranges = []
   }
 

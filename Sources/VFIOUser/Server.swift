@@ -23,24 +23,24 @@ public final class VFIOUserServer {
     let session: Session
     /// When it should have said VERSION, or the rest of a message, or taken its reply.
     var deadline: ContinuousClock.Instant?
-    var reports = 0
   }
 
-  /// The messages that one `poll` answers, so that the model has its turn.
-  private static let burst = 32
-  /// The reports about one client: more would only fill somebody's disk.
+  /// The messages that one `poll` answers, and the time after which it takes no more: the model has its turn.
+  private static let (burst, burstTime) = (32, Duration.milliseconds(2))
+  /// The reports in one minute, whatever clients come and go: more would only fill somebody's disk.
   private static let maxReports = 20
 
   private let listener: ListeningSocket
   private let sharesPages: Bool
   private let patience: Duration
   private var client: Client?
-  private var truncatedPages = ixy_truncated_pages()
+  private var reports = 0
+  private var reportsEnd = ContinuousClock.now
 
   /// Starts to listen at `path`.
   ///
-  /// From here on a page that a client truncates under the device's hands reads as all ones: SIGBUS is
-  /// handled for the whole process.
+  /// From here on a page that a client truncates under the device's hands reads as all ones, and ends that client:
+  /// SIGBUS is handled for the whole process.
   ///
   /// - Parameters:
   ///   - model: The device; after power-on.
@@ -71,8 +71,21 @@ public final class VFIOUserServer {
   /// Never blocks.
   ///
   /// - Returns: The number of clients and messages that were taken in.
-  public func poll() -> Int {
-    reportTruncation()
+  public func poll() -> Int { watchingMemory { takeMessages() } }
+
+  /// Lets the model do some work, and ends with a client that truncates memory under its hands.
+  ///
+  /// - Returns: The number of frames moved; 0 when there was nothing to do.
+  public func step() -> Int { watchingMemory { model.step() } }
+
+  private func watchingMemory(_ work: () -> Int) -> Int {
+    let count = ixy_truncated_pages()
+    let done = work()
+    if ixy_truncated_pages() != count { end("it has truncated memory that it has mapped") }
+    return done
+  }
+
+  private func takeMessages() -> Int {
     if client == nil {
       guard let socket = listener.nextClient() else { return 0 }
       client = Client(
@@ -80,7 +93,8 @@ public final class VFIOUserServer {
         deadline: .now + patience)
     }
     var count = 0
-    while let client, count < Self.burst {
+    let burstEnd = ContinuousClock.now + Self.burstTime
+    while let client {
       guard client.connection.flush() else {
         end("its socket was closed before a reply")
         break
@@ -94,6 +108,7 @@ public final class VFIOUserServer {
       case .broken(let reason): end(reason)
       }
       count += 1
+      if count == Self.burst || .now >= burstEnd { break }
     }
     return count + checkDeadline()
   }
@@ -126,7 +141,10 @@ public final class VFIOUserServer {
   private func checkDeadline() -> Int {
     guard let client else { return 0 }
     let isIdle = !client.connection.isReceiving && !client.connection.isSending
-    if isIdle, client.session.isNegotiated { return 0 }
+    if isIdle, client.session.isNegotiated {
+      self.client?.deadline = nil
+      return 0
+    }
     guard let deadline = client.deadline else {
       self.client?.deadline = .now + patience
       return 0
@@ -149,16 +167,9 @@ public final class VFIOUserServer {
   }
 
   private func report(_ text: String) {
-    let count = (client?.reports ?? 0) + 1
-    client?.reports = count
-    if count <= Self.maxReports { onReport?("\(path): \(text).") }
-    if count == Self.maxReports { onReport?("\(path): No more is said about this client.") }
-  }
-
-  private func reportTruncation() {
-    let count = ixy_truncated_pages()
-    if count == truncatedPages { return }
-    truncatedPages = count
-    report("Memory was truncated while it was mapped; it reads as all ones now")
+    if .now >= reportsEnd { (reports, reportsEnd) = (0, ContinuousClock.now + .seconds(60)) }
+    reports += 1
+    if reports <= Self.maxReports { onReport?("\(path): \(text).") }
+    if reports == Self.maxReports { onReport?("\(path): No more is said for a minute.") }
   }
 }

@@ -28,7 +28,7 @@ extension VFIOUserServer {
     while !stop() {
       var work = servers.reduce(0) { $0 + $1.poll() }
       for _ in 0..<stepsPerPoll {
-        let moved = servers.reduce(0) { $0 + $1.model.step() }
+        let moved = servers.reduce(0) { $0 + $1.step() }
         if moved == 0 { break }
         work += moved
       }

@@ -9,6 +9,8 @@ final class Session {
   private let mappings: DMAMappings
   private let interrupts: InterruptFDs
   private(set) var isNegotiated = false
+  /// The most writes in one REGION_WRITE_MULTI, as many as QEMU sends: each may reset the device.
+  private static let mostWrites: UInt64 = 200
 
   /// A client that has just come to `model`, which is as after power-on.
   init(model: any DeviceModel, sharesPages: Bool) {
@@ -26,8 +28,9 @@ final class Session {
   /// A client may keep what it has mapped: the next one gets other pages, so that it cannot ring its doorbells.
   func end() {
     model.interrupts = nil
-    if isNegotiated { model.renewSharedPages() } else { model.reset() }
+    // First: new pages need a mapping, and the client may have taken all that there are.
     mappings.removeAll()
+    if isNegotiated { model.renewSharedPages() } else { model.reset() }
   }
 
   /// What a command gets back.
@@ -133,9 +136,9 @@ final class Session {
   private func writeMulti(_ payload: [UInt8]) throws(Refusal) -> Reply {
     var fields = Fields(payload)
     let count = try fields.take(UInt64.self)
-    guard UInt64(fields.rest.count) == count.multipliedReportingOverflow(by: 24).partialValue,
-      fields.rest.count / 24 == count
-    else { throw Refusal("its data has another length") }
+    guard count <= Self.mostWrites, UInt64(fields.rest.count) == count * 24 else {
+      throw Refusal("its data has another length, or over \(Self.mostWrites) writes")
+    }
     for _ in 0..<count {
       let access = try RegionAccess(&fields)
       let data = try fields.take(UInt64.self)

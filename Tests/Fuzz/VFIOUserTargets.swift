@@ -66,7 +66,7 @@ enum VFIOUserTargets {
         let file = choices.isOdd(128) ? memory.number : event.number
         let count = choices.isOdd(64) ? choices.pick([1, 1, 1, 2, 16]) : 0
         client.send(message(choices), [Int32](repeating: file, count: count))
-        _ = model.step()
+        _ = server.step()
         sent += 1
       }
     }

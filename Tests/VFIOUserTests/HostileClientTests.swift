@@ -164,13 +164,102 @@ import Testing
     #expect(openFiles(named: "parts") == 1)
   }
 
-  @Test func `reports about one client come to an end`() throws {
+  @Test func `reports come to an end, also when the client comes again and again`() throws {
     var reports = 0
     server.onReport = { _ in reports += 1 }
+    for _ in 0..<20 {
+      var client: RawClient? = try RawClient(server)
+      try client?.negotiate()
+      for _ in 0..<50 { _ = client?.ask(header(99, size: 16)) }
+      client = nil
+      while server.poll() > 0 {}
+    }
+    #expect(reports < 30)
+  }
+
+  /// Maps a page that is gone, and lets the device read it.
+  private func truncate(_ client: RawClient) throws {
+    let file = makeMemory(8192)
+    var payload = [UInt8](words: 32, 3)
+    for value in [0, 0x5000, 8192] as [UInt64] { payload.append(field: value) }
+    #expect(try client.refusal(.mapDMA, payload, files: [file.number]) == nil)
+    #expect(ftruncate(file.number, 0) == 0)
+    typealias Register = ToyModel.Register
+    for (offset, value) in [
+      (Register.source, 0x5000), (Register.target, 0x6000), (Register.length, 4096),
+      (Register.go, 1),
+    ] {
+      var write = RegionAccess(offset: UInt64(offset), region: 0, count: 4).payload
+      write.append(field: UInt32(value))
+      client.send(Message(id: 1, command: .regionWrite, payload: write).bytes)
+    }
+    _ = client.drain()
+  }
+
+  @Test func `a client that truncates memory under the device is disconnected`() throws {
+    var reports: [String] = []
+    server.onReport = { reports.append($0) }
     let client = try RawClient(server)
     try client.negotiate()
-    for _ in 0..<1000 { _ = client.ask(header(99, size: 16)) }
-    #expect(reports < 30)
+    try truncate(client)
+    #expect(reports.contains { $0.contains("truncated") })
+    try expectService()
+  }
+
+  @Test func `memory that one client truncates is no other's`() throws {
+    let other = try VFIOUserServer(model: ToyModel(), path: socketPath())
+    let honest = try RawClient(other)
+    try honest.negotiate()
+    let client = try RawClient(server)
+    try client.negotiate()
+    try truncate(client)
+    #expect(!server.hasClient)
+    _ = (other.poll(), other.step())
+    #expect(try honest.refusal(.reset) == nil)
+  }
+
+  @Test func `a client that goes leaves its mappings before new pages are made`() throws {
+    var client: RawClient? = try RawClient(server)
+    try client?.negotiate()
+    let file = makeMemory(4096)
+    var payload = [UInt8](words: 32, 3)
+    for value in [0, 0, 4096] as [UInt64] { payload.append(field: value) }
+    #expect(try client?.refusal(.mapDMA, payload, files: [file.number]) == nil)
+    #expect(try client?.refusal(.reset) == nil)
+    #expect(model.mappingsAtReset == 1)
+    client = nil
+    while server.poll() > 0 {}
+    #expect(model.mappingsAtReset == 0)
+  }
+
+  @Test func `messages that take long leave the device its turn`() throws {
+    let client = try RawClient(server)
+    try client.negotiate()
+    model.writeTime = 2000
+    let payload = RegionAccess(offset: 8, region: 0, count: 4).payload + [1, 2, 3, 4]
+    for _ in 0..<20 { client.send(Message(id: 1, command: .regionWrite, payload: payload).bytes) }
+    #expect(server.poll() == 1)
+  }
+
+  @Test func `a deadline that was met is forgotten`() throws {
+    let server = try VFIOUserServer(
+      model: ToyModel(), path: socketPath(), patience: .seconds(2))
+    let client = try RawClient(server)
+    try client.negotiate()
+    let message = header(13, size: 16)
+    // Now it does not take its last reply ...
+    let read = Message(
+      id: 1, command: .regionRead,
+      payload: RegionAccess(offset: 0, region: 7, count: 4096).payload)
+    repeat {
+      client.send(read.bytes)
+      _ = server.poll()
+    } while server.pollEntry.events != Int16(POLLOUT)
+    // ... now it does, and long after that it is in the middle of a message.
+    _ = client.drain()
+    usleep(2_200_000)
+    #expect(client.ask(Array(message.prefix(8))).isEmpty)
+    #expect(client.ask(Array(message.dropFirst(8))).count == 16)
   }
 
   @Test func `mutated messages leave a server that works`() throws {
@@ -233,7 +322,7 @@ private struct ClientFuzzer {
       let files = Int.random(in: 0..<4, using: &random) == 0 ? makeFiles() : []
       client.send(makeMessage(), files: files)
       _ = server.poll()
-      _ = server.model.step()
+      _ = server.step()
       if let reply = try? Message(bytes: client.receive().bytes[...]) {
         if reply.flags == .reply { taken += 1 } else { refused += 1 }
       }

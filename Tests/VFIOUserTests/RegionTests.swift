@@ -79,6 +79,17 @@ import Testing
       model.log == ["write 0 8 67305985", "write 0 32 578437695752307201", "write 0 4096 1"])
   }
 
+  @Test func `more writes in one message than QEMU ever sends are refused`() throws {
+    let entry = access(0, 8, 4) + [UInt8](repeating: 0, count: 8)
+    for (count, error) in [(200, nil), (201, EINVAL)] as [(Int, Int32?)] {
+      var payload: [UInt8] = []
+      payload.append(field: UInt64(count))
+      payload += [[UInt8]](repeating: entry, count: count).flatMap { $0 }
+      #expect(try client.refusal(.regionWriteMulti, payload) == error)
+    }
+    #expect(model.log.count == 200)
+  }
+
   @Test func `several writes with a wrong count are refused`() throws {
     let entry = access(0, 8, 4) + [UInt8](repeating: 0, count: 8)
     for count: UInt64 in [0, 2, .max, 0x0AAA_AAAA_AAAA_AAAB, 1 << 63] {

@@ -40,8 +40,12 @@ final class ToyModel: DeviceModel {
   var config: [UInt8]
   var events: UInt32 = 0
   var resets = 0
+  /// The mappings at the last reset.
+  var mappingsAtReset = 0
   /// What happened, in order.
   var log: [String] = []
+  /// Microseconds that a write takes.
+  var writeTime: UInt32 = 0
   /// Whether the cause of INTx is there.
   var level = false
   private let file: FileDescriptor
@@ -98,6 +102,7 @@ final class ToyModel: DeviceModel {
 
   func write(_ value: UInt64, bar: Int, to offset: Int, width: Int) {
     precondition(offset % width == 0 && offset + width <= barSizes[bar] && width <= 8)
+    if writeTime > 0 { usleep(writeTime) }
     if log.count < 100_000 { log.append("write \(bar) \(offset) \(value)") }
     if bar == 0, offset == Register.doorbell {
       ixy_store32(pages + offset, UInt32(truncatingIfNeeded: value))
@@ -135,6 +140,7 @@ final class ToyModel: DeviceModel {
 
   func reset() {
     resets += 1
+    mappingsAtReset = dma.count
     level = false
     events = 0
     powerOn()

@@ -10,6 +10,8 @@ struct pollfd;
 int ixy_poll(struct pollfd *fds, unsigned long count, long nanoseconds);
 
 // Who maps another's file gets SIGBUS when that one truncates it. After this call such a page becomes memory of
-// our own that reads as all ones, like a device that is gone, and the number below goes up by one.
+// our own that reads as all ones, like a device that is gone. Each takes one or two of the mappings that the kernel
+// gives a process: who does work for a peer looks at the number of the calling thread's before and after, and ends
+// with one that has truncated anything.
 void ixy_survive_truncation(void);
 unsigned long ixy_truncated_pages(void);

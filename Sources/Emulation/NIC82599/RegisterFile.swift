@@ -8,6 +8,8 @@ import Ixy
 /// driver may write the shared pages at any time; what is read from them is input, read once. Who has the
 /// file can map all of it, so that holds for every word.
 @safe final class RegisterFile {
+  // SAFETY: `base` is mapped from `init` to `deinit`, in one place also when it is renewed; the
+  // file cannot shrink, and each offset is checked against its size.
   /// The bytes of storage.
   static let size = 128 << 10
   /// What Glibc hides: MFD_ALLOW_SEALING, F_ADD_SEALS, and the seals against a change of size or of seals.
@@ -42,11 +44,13 @@ import Ixy
   }
 
   /// Puts zeros in a file of their own in the place of all registers: who has mapped the old one reaches it alone.
+  ///
+  /// When the kernel has no mapping left for that, the registers stay where they are, and nobody else is given them.
   func renew() {
     do { file = try Self.makeFile() } catch { file = FileDescriptor(owning: -1) }
     let flags = MAP_FIXED | (file.number < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED)
     let found = unsafe mmap(base, Self.size, PROT_READ | PROT_WRITE, flags, file.number, 0)
-    precondition(unsafe found == base, "no memory for the registers")
+    if unsafe found != base { file = FileDescriptor(owning: -1) }
   }
 
   /// The register at `offset`, a multiple of 4 inside the file.

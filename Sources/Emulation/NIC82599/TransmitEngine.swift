@@ -5,6 +5,11 @@ import Ixy
 ///
 /// A frame stays in its ring until all of it is there and the wire can take it.
 @safe final class TransmitEngine {
+  // SAFETY: a queue's number is checked where it comes in, and those in `enabledQueues` are below
+  // `queueCount`. What is read of a descriptor goes into `parts`, up to `mostSegmentedParts`, and
+  // is checked there; a frame goes into `memory` when its length was found to fit. A pointer of the
+  // driver's memory comes from its `DMATable` with the length that is used, and none outlives
+  // `generation`.
   /// The number of queues.
   static let queueCount = 128
   /// The longest frame that goes out, in bytes without FCS.
@@ -14,6 +19,10 @@ import Ixy
   /// The most descriptors of a frame (descriptor reference, 2.5), and of one to be cut.
   static let mostParts = 40
   static let mostSegmentedParts = 1024
+  /// A poll that has read so many descriptors of frames that are not plain begins no more of them.
+  ///
+  /// Each buffer may be on a page of its own that its owner has truncated, which costs us a mapping.
+  static let partsPerPoll = 1024
   /// Room before a gathered frame, for a VLAN tag.
   private static let headroom = 64
 
@@ -42,6 +51,7 @@ import Ixy
   private var turn = 0
   private var isStale = true
   private var generation: UInt64 = 0
+  private var partsLeft = 0
   private var isTransmitting = false
   private var isLooped = false
   private var insertsFCS = true
@@ -133,6 +143,7 @@ import Ixy
   /// - Returns: How much was done: frames and contexts; 0 when there was nothing to do.
   func poll(_ wire: any Wire, limit: Int) -> Int {
     prepare()
+    partsLeft = Self.partsPerPoll
     guard isTransmitting, !enabledQueues.isEmpty else { return 0 }
     var work = isSegmenting ? sendSegments(wire, limit) : 0
     if !isSegmenting {
@@ -234,13 +245,15 @@ import Ixy
 
   /// Handles all that is not a plain frame in the mapping of the last one.
   ///
-  /// - Returns: How much was done; 0 when the frame is not complete.
+  /// - Returns: How much was done; 0 when the frame is not complete, or enough was done in this poll.
   @inline(never)
   private func sendSlowly(
     _ index: Int, _ wire: any Wire, _ limit: Int
   ) -> Int {
     let queue = unsafe queues + index
-    guard let descriptor = unsafe queue.pointee.ring.descriptor(0, in: dma) else { return 0 }
+    guard partsLeft > 0, let descriptor = unsafe queue.pointee.ring.descriptor(0, in: dma) else {
+      return 0
+    }
     let first = unsafe TransmitCommand(bits: ixy_load64(descriptor + 8))
     let address = unsafe ixy_load64(descriptor)
     unsafe parts[0] = Part(address: address, command: first)
@@ -313,6 +326,7 @@ import Ixy
     let longest = isSegmented ? Self.longestSegmented : Self.longestFrame
     var length = 0
     for i in 0..<owned {
+      partsLeft &-= 1
       if i > 0 {
         guard let descriptor = unsafe queue.pointee.ring.descriptor(i, in: dma) else {
           return .incomplete

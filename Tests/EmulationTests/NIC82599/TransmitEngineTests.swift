@@ -211,6 +211,21 @@ import Testing
     #expect(rig.wire.outgoing == [frame])
   }
 
+  @Test func `one poll reads a bounded number of descriptors`() throws {
+    let rig = try EngineRig()
+    rig.startTransmit(count: 4096)
+    // Frames to be cut may have 1,024 parts; these make no sense, each on all of them.
+    for _ in 0..<3 {
+      for _ in 0..<1023 { rig.postRaw(EngineRig.base, Command.more | Command.tse | 1) }
+      rig.postRaw(EngineRig.base, Command.advanced | Command.tse | 1)
+    }
+    #expect(rig.transmit() == 1)
+    #expect(rig.transmit() == 1)
+    #expect(rig.transmit() == 1)
+    #expect(rig.transmit() == 0)
+    #expect(rig.transmitter.rejectedFrames == 3)
+  }
+
   @Test func `too many descriptors for one frame are passed over up to its end`() throws {
     let rig = try EngineRig()
     rig.startTransmit(count: 64)
