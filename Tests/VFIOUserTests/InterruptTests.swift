@@ -2,6 +2,7 @@ import CIxy
 import Emulation
 import Glibc
 import Ixy
+import Synchronization
 import Testing
 
 @testable import VFIOUser
@@ -153,6 +154,41 @@ import Testing
     #expect(write(eventFD.number, &value, 8) == 8)
     model.interrupts?.signal(.msix, vector: 0)
     #expect(read(eventFD.number, &value, 8) == 8)
+  }
+
+  @Test func `an eventfd that is filled at the worst moment does not stop the server`() throws {
+    let eventFD = OpenFile(eventfd(0, 0))
+    #expect(try set(2, 0x24, 0, 1, files: [eventFD.number]) == nil)
+    let number = eventFD.number
+    let rounds = Atomic<Int>(0)
+    let waits = Atomic<Int>(0)
+    let isOver = Atomic<Bool>(false)
+    // The client fills it again and again, and looks whether the server goes on while it is full.
+    let client = TestThread {
+      var (value, full) = (UInt64(0), UInt64.max - 1)
+      while !isOver.load(ordering: .relaxed) {
+        _ = fcntl(number, F_SETFL, O_NONBLOCK)
+        _ = read(number, &value, 8)
+        _ = write(number, &full, 8)
+        _ = fcntl(number, F_SETFL, 0)
+        let before = rounds.load(ordering: .relaxed)
+        let deadline = ContinuousClock.now + .seconds(5)
+        while rounds.load(ordering: .relaxed) < before + 3, !isOver.load(ordering: .relaxed) {
+          guard .now >= deadline else { continue }
+          waits.add(1, ordering: .relaxed)
+          break
+        }
+      }
+      _ = fcntl(number, F_SETFL, O_NONBLOCK)
+      _ = read(number, &value, 8)
+    }
+    for _ in 0..<20_000 where waits.load(ordering: .relaxed) == 0 {
+      model.interrupts?.signal(.msix, vector: 0)
+      rounds.add(1, ordering: .relaxed)
+    }
+    isOver.store(true, ordering: .relaxed)
+    client.join()
+    #expect(waits.load(ordering: .relaxed) == 0)
   }
 
   @Test func `vectors that no device has are ignored`() throws {

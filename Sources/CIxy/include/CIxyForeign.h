@@ -15,3 +15,8 @@ int ixy_poll(struct pollfd *fds, unsigned long count, long nanoseconds);
 // with one that has truncated anything.
 void ixy_survive_truncation(void);
 unsigned long ixy_truncated_pages(void);
+
+// Adds 1 to an eventfd of another process. The end of an asynchronous read does that without ever waiting; a write
+// waits while the eventfd is full, and who shares it can fill it, and take O_NONBLOCK away, between any two calls of
+// ours. Where the kernel has no such reads (io_setup fails), it is a write all the same.
+void ixy_signal(int file);
