@@ -93,7 +93,9 @@ final class Connection {
     let code = errno
     files += numbers.prefix(Int(count))
     if size == -2 || files.count > Message.maxFiles {
-      return .broken("more than \(Message.maxFiles) descriptors with one message")
+      // The kernel says no more than that some are missing.
+      return .broken(
+        "more than \(Message.maxFiles) descriptors with one message, or than this process may open")
     }
     if size > 0 {
       received += size

@@ -10,7 +10,6 @@ import Ixy
   /// Address space of the whole region; who takes it unmaps it.
   private(set) var pages: UnsafeMutableRawPointer?
 
-  private static let pageSize = 4096
   /// The room that is left for capabilities: 200 mapped areas and more.
   private static let maxReply: UInt32 = 4096
 
@@ -75,14 +74,12 @@ import Ixy
 
   /// Maps the areas of `file`, each at its own place in address space as large as the region.
   private mutating func map(_ file: borrowing FileDescriptor, offset: UInt64) throws {
-    var status = stat()
-    guard unsafe fstat(file.number, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
-      throw Refusal("the shared pages are not a file")
-    }
     for area in areas {
-      guard area.lowerBound % Self.pageSize == 0, area.upperBound <= size,
-        offset <= UInt64(Int32.max), Int(offset) + area.upperBound <= status.st_size
+      guard area.lowerBound % PeerMemory.pageSize == 0, area.upperBound <= size,
+        offset <= UInt64(Int32.max)
       else { throw Refusal("the shared pages are not in its file") }
+      try PeerMemory.check(
+        file, offset: offset + UInt64(area.lowerBound), size: area.count, takesHugePages: false)
     }
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | Int32(MAP_NORESERVE)
     let space = unsafe mmap(nil, size, PROT_NONE, flags, -1, 0)

@@ -79,10 +79,16 @@ final class ServerConnection {
   private func reply(to command: Message, until deadline: ContinuousClock.Instant)
     throws(DeviceError) -> (payload: [UInt8], files: ReceivedFiles)
   {
+    // Spelled out only when it is missing: every register access comes here.
+    func wanted() -> String {
+      "the server's reply to \(Command(rawValue: command.command).map { "\($0)" } ?? "a command")"
+    }
     while let connection {
       switch connection.receive() {
       case .message(let message, let files):
         if message.isCommand {
+          // More of them may be there already, without end.
+          try checkTime(for: wanted(), until: deadline)
           try refuse(message, until: deadline)
           continue
         }
@@ -92,8 +98,7 @@ final class ServerConnection {
         if message.flags.contains(.error) { throw refusal(of: command, message.error) }
         return (message.payload, files)
       case .nothing:
-        let name = Command(rawValue: command.command).map { "\($0)" } ?? "a command"
-        try wait(for: "the server's reply to \(name)", until: deadline)
+        try wait(for: wanted(), until: deadline)
       case .closed: throw fail(.gone(device: name))
       case .broken(let reason):
         throw fail(.misbehaved(device: name, "the server sent \(reason)"))
@@ -119,16 +124,25 @@ final class ServerConnection {
       advice: "Its own messages say more.")
   }
 
-  private func wait(for event: String, until deadline: ContinuousClock.Instant)
+  private func wait(for event: @autoclosure () -> String, until deadline: ContinuousClock.Instant)
     throws(DeviceError)
   {
     guard var entry = connection?.pollEntry else { throw failure }
-    let left = ContinuousClock.now.duration(to: deadline)
-    if left <= .zero {
-      throw fail(.timeout(device: name, waitingFor: event, limit: timeout))
-    }
+    let left = try checkTime(for: event(), until: deadline)
     let milliseconds = min(left / .milliseconds(1), 1000)
     _ = unsafe poll(&entry, 1, Int32(milliseconds) + 1)
+  }
+
+  /// The time that is left until `deadline`.
+  @discardableResult
+  private func checkTime(
+    for event: @autoclosure () -> String, until deadline: ContinuousClock.Instant
+  )
+    throws(DeviceError) -> Duration
+  {
+    let left = ContinuousClock.now.duration(to: deadline)
+    if left <= .zero { throw fail(.timeout(device: name, waitingFor: event(), limit: timeout)) }
+    return left
   }
 
   /// The connection is of no use any more: a late reply would be taken for the next command's.
