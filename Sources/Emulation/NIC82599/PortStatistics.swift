@@ -34,6 +34,9 @@
   private var lostOctets: UInt64 = 0
   /// Of these, those that were lost for want of a descriptor or buffer: the card counts them as good.
   private var missedFrames: UInt32 = 0
+  /// Bad frames that were stored all the same: received, but not good.
+  private var badFrames: UInt32 = 0
+  private var badOctets: UInt64 = 0
 
   init(registers: RegisterFile) {
     self.registers = registers
@@ -79,6 +82,13 @@
   /// A frame under 64 bytes came.
   func countUndersize(_ length: Int) {
     countFiltered(length)
+    registers[EngineRegister.ruc] &+= 1
+  }
+
+  /// A frame under 64 bytes was stored as a bad one, as `stored` bytes.
+  func countStoredUndersize(_ stored: Int) {
+    badFrames &+= 1
+    badOctets &+= UInt64(stored)
     registers[EngineRegister.ruc] &+= 1
   }
 
@@ -132,15 +142,16 @@
   func flush() {
     let (came, went) = (received.frames, sent.frames)
     if came != 0 || lostFrames != 0 {
-      registers[EngineRegister.gprc] &+= UInt32(truncatingIfNeeded: came) &+ missedFrames
+      let good = UInt32(truncatingIfNeeded: came) &- badFrames
+      registers[EngineRegister.gprc] &+= good &+ missedFrames
       registers[EngineRegister.tpr] &+= UInt32(truncatingIfNeeded: came) &+ lostFrames
       // DATASHEET-UNSEEN: as drivers correct them, GORC has no FCS where it is stripped; TOR has it.
-      addPair(EngineRegister.gorcl, EngineRegister.gorcl + 4, received.octets)
+      addPair(EngineRegister.gorcl, EngineRegister.gorcl + 4, received.octets &- badOctets)
       let strips = registers.has(EngineBit.stripCRC, at: EngineRegister.hlreg0)
       let fcs = strips ? came &* UInt64(Self.fcs) : 0
       addPair(
         EngineRegister.torl, EngineRegister.torl + 4, received.octets + fcs + lostOctets)
-      (missedFrames, lostFrames, lostOctets) = (0, 0, 0)
+      (missedFrames, lostFrames, lostOctets, badFrames, badOctets) = (0, 0, 0, 0, 0)
       unsafe flush(
         received, receivedSizes, EngineRegister.prc64, EngineRegister.mprc, EngineRegister.bprc)
       received = Pending()

@@ -5,6 +5,10 @@ import Ixy
 /// Frames on a wire have no FCS; one is made where the driver wants to see it. Header split, receive
 /// coalescing and steering by filters are not there: such queues get whole frames, by RSS alone.
 @safe final class ReceiveEngine {
+  // SAFETY: a queue's number is checked where it comes in; those in `enabledQueues`, and those that
+  // RSS gives (7 bits at most), are below `queueCount`. A wire's frame stays valid until it is
+  // taken, and nothing of it is looked at before its length; `scratch` holds the longest that
+  // passes, with its FCS.
   /// The number of queues.
   static let queueCount = 128
   /// The longest frame that the card takes, whatever MAXFRS says, in bytes without FCS.
@@ -373,6 +377,8 @@ import Ixy
       if outcome == .stored {
         unsafe queues[0].frames += 1
         unsafe queues[0].octets += frame.count
+        statistics.countStoredUndersize(frame.count)
+        return true
       }
     }
     statistics.countUndersize(length)

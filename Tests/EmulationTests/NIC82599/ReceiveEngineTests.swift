@@ -178,11 +178,15 @@ import Testing
     let rig = try EngineRig()
     rig.set(0x5080, 1 << 10 | 1 << 1)
     rig.startReceive()
-    rig.receive(TestFrames.plain(20), [1, 2, 3], [])
+    rig.receive(TestFrames.plain(20), [1, 2, 3], [], TestFrames.plain(60))
     #expect(rig.received(0).status == 0x2000_0003)
     #expect(rig.received(0).length == 20)
-    #expect(rig.receivedHead() == 1)
-    #expect(rig.take(0x40A4) == 3)
+    #expect(rig.receivedHead() == 2)
+    #expect(rig.take(0x40A4) == 3, "RUC")
+    #expect(rig.take(0x4074) == 1, "GPRC")
+    #expect(rig.take(0x4088) == 60, "GORCL")
+    #expect(rig.take(0x40D0) == 4, "TPR")
+    #expect(rig.take(0x40C0) == 24 + 7 + 4 + 64, "TORL")
   }
 
   @Test func `the FCS is stored when it is not stripped`() throws {
