@@ -56,7 +56,10 @@ public final class EmulatedDevice: PCIDevice, InterruptingDevice {
 
   /// Writes the model's config space.
   public func writeConfig(_ value: UInt32, to offset: Int, width: Int) throws(DeviceError) {
-    thread.exclusively { inner.model.writeConfig(value, to: offset, width: width) }
+    thread.exclusively {
+      inner.model.takeSharedWrites()
+      inner.model.writeConfig(value, to: offset, width: width)
+    }
   }
 
   /// Puts the domain's memory into the model's DMA table.

@@ -17,6 +17,8 @@ enum PcapFormat {
 
 /// Reads the frames of a pcap or pcapng file, from first to last.
 @safe public final class PcapReader {
+  // SAFETY: the bytes from `start` to `end` of `buffer` are what was read, and `fill` has found as
+  // many as are looked at.
   /// The frame that was read last.
   @safe public struct Record {
     /// The bytes that were captured; valid until the next one is read.

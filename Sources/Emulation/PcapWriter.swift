@@ -6,6 +6,8 @@ import Ixy
 /// The file is valid whenever `flush` returns. A write that fails ends it after the last whole frame; what
 /// comes later is counted as lost, and `close` throws.
 @safe public final class PcapWriter {
+  // SAFETY: `used` never passes the size of `buffer`: what does not fit is written out first, and a
+  // frame is cut to `snapLength`.
   /// The file that is written.
   public let path: String
   /// The frames in the file, or in the buffer on their way.

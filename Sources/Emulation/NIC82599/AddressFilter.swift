@@ -1,5 +1,6 @@
 /// Which frames the card takes, by destination and VLAN (reference, section 5).
 @safe final class AddressFilter {
+  // SAFETY: the tables have 128 entries; an index is a place below that, or the upper 7 of 12 bits.
   /// What the filter says of a frame.
   enum Verdict {
     case reject, exact

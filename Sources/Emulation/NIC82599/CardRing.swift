@@ -5,6 +5,10 @@ import CIxy
 /// Base, length, head and tail are the driver's, and any of them may be nonsense. A ring without
 /// descriptors, or with an index beyond its end, gives the card nothing until that is mended.
 @safe struct CardRing {
+  // SAFETY: `next`, `start` and `end` are used only while `isMapped`, when all of the ring is in
+  // one mapping and aligned. `ready` counts the descriptors from `next` on, is at most `count` - 1,
+  // and is 0 unless head and tail are below `count`; whoever keeps a pointer calls `forgetMapping`
+  // when the mappings change.
   /// The size of a descriptor.
   static let stride = 16
 

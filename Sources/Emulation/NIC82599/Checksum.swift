@@ -1,5 +1,6 @@
 /// The checksums of a frame: the Internet's sum, Ethernet's and SCTP's cyclic ones.
 enum Checksum {
+  // SAFETY: callers give as many bytes as there are; no read goes beyond `count`.
   /// The one's complement sum of `count` bytes, not yet folded, in the byte order of memory.
   ///
   /// A byte left over at the end counts as the first of its pair. Sums may be added with `add` as

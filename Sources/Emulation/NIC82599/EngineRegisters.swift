@@ -1,8 +1,8 @@
 /// The registers that the receive and transmit engines read and write (reference, sections 5 to 8).
 ///
-/// Where a register has two addresses, this is the one where it is stored: that of the whole bank.
+/// Where a register has two addresses, this is the one where it is stored: that of the whole bank, or the one in
+/// pages that drivers may map.
 enum EngineRegister {
-  static let ctrlExt = 0x00018
   static let hlreg0 = 0x04240
   static let maxfrs = 0x04268
 
@@ -69,7 +69,7 @@ enum EngineRegister {
   static func qprc(_ n: Int) -> Int { 0x01030 + 0x40 * n }
   static func qbrcl(_ n: Int) -> Int { 0x01034 + 0x40 * n }
   static func qprdc(_ n: Int) -> Int { 0x01430 + 0x40 * n }
-  static func qptc(_ n: Int) -> Int { 0x08680 + 4 * n }
+  static func qptc(_ n: Int) -> Int { 0x06030 + 0x40 * n }
   static func qbtcl(_ n: Int) -> Int { 0x08700 + 8 * n }
 }
 

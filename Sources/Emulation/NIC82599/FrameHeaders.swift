@@ -2,6 +2,9 @@
 ///
 /// The bytes come from a stranger: every length in them is checked against what is there.
 struct FrameHeaders {
+  // SAFETY: a frame has at least 60 bytes, so that 40 of network header lie in it at 14 or 18; what
+  // goes beyond these is read after a comparison with `count`. Its bytes are the wire's, and nobody
+  // changes them meanwhile.
   /// The packet type, as in bits 16:4 of an advanced descriptor's first word.
   var packetType: UInt32 = 0
   /// IPCS, L4CS, UDPCS, IPE and L4E, as in an advanced descriptor's third word.

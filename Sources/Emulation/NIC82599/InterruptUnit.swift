@@ -6,6 +6,7 @@ import Ixy
 /// queues are 64 bits wide, one for each MSI-X vector; EICR and its masks show the lower 16 of them, and
 /// above them the other causes.
 @safe final class InterruptUnit {
+  // SAFETY: both arrays have `queueCount` entries, and each index is checked against it.
   /// How PCI config space wants interrupts.
   enum Delivery { case none, line, message, vectors }
 
@@ -85,7 +86,9 @@ import Ixy
   func deliver() {
     merge()
     if mode & GPIE.msixMode != 0 {
-      if !isHeld, (queueFresh & queueMask) != 0 || (othersFresh & othersMask) != 0 { sendVectors() }
+      // What comes before config space has MSI-X on waits.
+      let isFresh = (queueFresh & queueMask) != 0 || (othersFresh & othersMask) != 0
+      if isFresh, delivery == .vectors, !isHeld { sendVectors() }
     } else if delivery == .line {
       driveLine()
     } else if !isHeld, delivery != .none, isFreshUnmasked {

@@ -4,7 +4,6 @@ import Ixy
 final class LinkUnit {
   private enum At {
     static let autoc = 0x042A0
-    static let msca = 0x0425C
     static let msrwd = 0x04260
   }
 

@@ -9,7 +9,6 @@ extension NIC82599 {
   /// Reads 1, 2, 4 or 8 bytes of a BAR; 0 where there is nothing.
   public func read(bar: Int, _ offset: Int, width: Int) -> UInt64 {
     guard isInside(bar, offset, width) else { return 0 }
-    takeSharedWrites()
     let low = readWord(bar, offset & ~3)
     if width == 8 { return UInt64(low) | UInt64(readWord(bar, (offset & ~3) + 4)) << 32 }
     let mask = UInt64.max >> UInt64(64 - 8 * width)
@@ -19,7 +18,6 @@ extension NIC82599 {
   /// Writes 1, 2, 4 or 8 bytes of a BAR; nothing happens where there is nothing.
   public func write(_ value: UInt64, bar: Int, to offset: Int, width: Int) {
     guard isInside(bar, offset, width) else { return }
-    takeSharedWrites()
     let place = offset & ~3
     switch width {
     case 8:
@@ -31,8 +29,9 @@ extension NIC82599 {
       // The other bytes keep their value.
       let shift = UInt64(8 * (offset & 3))
       let mask = UInt32(truncatingIfNeeded: (UInt64.max >> UInt64(64 - 8 * width)) << shift)
-      let old = bar == Self.registerBAR && place < RegisterFile.size ? registers[place] : 0
-      writeWord(bar, place, old & ~mask | UInt32(truncatingIfNeeded: value << shift) & mask)
+      writeWord(
+        bar, place,
+        storedWord(bar, place) & ~mask | UInt32(truncatingIfNeeded: value << shift) & mask)
     }
   }
 
@@ -49,6 +48,16 @@ extension NIC82599 {
       offset == 0 ? window : offset == 4 ? readRegister(Int(window & ~3)) : 0
     case Self.vectorBAR: offset / 4 < vectorTable.count ? vectorTable[offset / 4] : 0
     default: 0
+    }
+  }
+
+  /// What a word holds, without what reading it sets off.
+  private func storedWord(_ bar: Int, _ offset: Int) -> UInt32 {
+    switch (bar, offset) {
+    case (Self.registerBAR, 0..<RegisterFile.size): registers[offset]
+    case (Self.registerBAR, _): 0
+    case (Self.windowBAR, 4): storedWord(Self.registerBAR, Int(window & ~3))
+    default: readWord(bar, offset)
     }
   }
 

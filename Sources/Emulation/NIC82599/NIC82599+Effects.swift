@@ -2,8 +2,6 @@ import Ixy
 
 /// What reads and writes of registers set off.
 extension NIC82599 {
-  private static let queueEnable: UInt32 = 1 << 25
-
   // MARK: Reads
 
   /// The value of a register that stores nothing.
@@ -25,7 +23,7 @@ extension NIC82599 {
     case .deviceStatus:
       link.update()
       // Link up (7); PCIe master enabled (19), which drops as soon as CTRL.2 asks for it.
-      let masterDisabled = registers.has(1 << 2, at: 0x00000)
+      let masterDisabled = registers.has(Self.masterDisable, at: 0x00000)
       return (link.isUp ? 1 << 7 : 0) | (masterDisabled ? 0 : 1 << 19)
     case .links:
       return link.readLinks()
@@ -94,14 +92,16 @@ extension NIC82599 {
     case .receiveTail: receiver.setTail(queue: queue, new)
     case .receiveQueueControl:
       receiver.configurationChanged()
-      guard (old ^ new) & Self.queueEnable != 0 else { return }
-      shared.receiveQueue(queue, isOn: new & Self.queueEnable != 0)
-      guard new & Self.queueEnable != 0 else { return receiver.disable(queue: queue) }
+      guard (old ^ new) & EngineBit.queueEnable != 0 else { return }
+      shared.receiveQueue(queue, isOn: new & EngineBit.queueEnable != 0)
+      guard new & EngineBit.queueEnable != 0 else { return receiver.disable(queue: queue) }
       receiver.enable(queue: queue)
-      receiver.setTail(queue: queue, registers[SharedRegisters.receive(queue) + 0x18])
+      receiver.setTail(queue: queue, tail(EngineRegister.receiveBank(queue)))
     default: break  // base and length count when the queue is enabled
     }
   }
+
+  private func tail(_ bank: Int) -> UInt32 { registers[bank + EngineRegister.Bank.tail] }
 
   private func transmitQueueWritten(
     _ effect: RegisterEffect, _ queue: Int, old: UInt32, new: UInt32
@@ -111,11 +111,11 @@ extension NIC82599 {
     case .transmitTail: transmitter.setTail(queue: queue, new)
     case .transmitQueueControl:
       transmitter.configurationChanged()
-      guard (old ^ new) & Self.queueEnable != 0 else { return }
-      shared.transmitQueue(queue, isOn: new & Self.queueEnable != 0)
-      guard new & Self.queueEnable != 0 else { return transmitter.disable(queue: queue) }
+      guard (old ^ new) & EngineBit.queueEnable != 0 else { return }
+      shared.transmitQueue(queue, isOn: new & EngineBit.queueEnable != 0)
+      guard new & EngineBit.queueEnable != 0 else { return transmitter.disable(queue: queue) }
       transmitter.enable(queue: queue)
-      transmitter.setTail(queue: queue, registers[SharedRegisters.transmit(queue) + 0x18])
+      transmitter.setTail(queue: queue, tail(EngineRegister.transmitBank(queue)))
     default: break
     }
   }

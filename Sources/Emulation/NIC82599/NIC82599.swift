@@ -18,7 +18,7 @@ public final class NIC82599: DeviceModel {
   /// The most frames that one step moves each way.
   private static let framesPerStep = 64
   /// CTRL, bit 2: no new DMA, please.
-  private static let masterDisable: UInt32 = 1 << 2
+  static let masterDisable: UInt32 = 1 << 2
   /// RXCTRL, bit 0.
   private static let receiveEnable: UInt32 = 1 << 0
 
@@ -126,7 +126,6 @@ public final class NIC82599: DeviceModel {
 
   /// Writes config space: enables, power state, function-level reset.
   public func writeConfig(_ value: UInt32, to offset: Int, width: Int) {
-    takeSharedWrites()
     if config.write(value, to: offset, width: width) == .reset { reset() }
     applyConfig()
     interruptUnit.deliver()
@@ -135,20 +134,25 @@ public final class NIC82599: DeviceModel {
   private func applyConfig() {
     allowsDMA = config.allowsDMA
     interruptUnit.delivery = config.isAwake ? config.delivery : .none
-    interruptUnit.isHeld = config.masksAllVectors || !config.isAwake
+    // A message is a write to memory, which takes bus mastering.
+    interruptUnit.isHeld = config.masksAllVectors || !config.allowsDMA
   }
 
-  /// Back to power-on: registers, semaphores and config space.
+  /// Back to power-on: registers, vectors, semaphores and config space; what is in the EEPROM stays.
   public func reset() {
     config.reset()
     semaphores = Semaphores(hasRegisterSemaphore: family != .i82599)
+    hostInterface = HostInterface(isEnabled: family == .x550)
+    window = 0
+    for place in vectorTable.indices { vectorTable[place] = 0 }
     resetRegisters()
     applyConfig()
   }
 
-  /// Takes the registers away from all who have mapped them.
+  /// Takes the registers away from all who have mapped them, and the EEPROM is as it was made.
   public func renewSharedPages() {
     registers.renew()
+    eeprom = EEPROM(mac: mac, family: family)
     reset()
   }
 

@@ -25,6 +25,9 @@ struct ReceiveReport {
 
 /// One receive queue: its ring, and how frames are stored in it (descriptor reference, sections 1 and 3).
 @safe struct ReceiveQueue {
+  // SAFETY: `window` begins where the last buffer's mapping does and is shortened by a buffer, so
+  // that a whole one fits wherever it gives a pointer; frames copied there are no longer than
+  // `bufferSize`. A descriptor comes from `ring`.
   /// What became of a frame.
   enum Outcome {
     case stored

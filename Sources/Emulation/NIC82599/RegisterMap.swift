@@ -24,7 +24,7 @@ enum RegisterEffect: UInt8, Sendable {
   // EEPROM, module, semaphores, firmware
   case eepromControl, eepromRead, eepromWrite, twoWire, swsm, gssr, hostInterface
   // Link
-  case autoc, links, mdioCommand, mdioData
+  case autoc, links, mdioCommand
   // Receive
   case receiveConfiguration, receiveControl, receiveRing, receiveHead, receiveTail
   case receiveQueueControl, flowDirectorControl

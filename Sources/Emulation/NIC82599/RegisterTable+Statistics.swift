@@ -36,7 +36,7 @@ extension RegisterTable {
       counter("LXONRXCNT", 0x041A4), counter("LXOFFRXCNT", 0x041A8),
       counter("B2OSPC", 0x041C0), counter("O2BGPTC", 0x041C4),
       counter("FCCRC", 0x05118),
-      counter("QPTC", 0x08680, count: 16),
+      counter("QPTC", 0x06030, count: 16, stride: 0x40),
       counter("QBTC_L", 0x08700, count: 16, stride: 8),
       counter("QBTC_H", 0x08704, count: 16, stride: 8),
       counter("SSVPC", 0x08780), counter("FCOEPTC", 0x08784), counter("FCOEDWTC", 0x08788),

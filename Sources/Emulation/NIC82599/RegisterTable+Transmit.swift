@@ -6,7 +6,7 @@ extension RegisterTable {
     .init("TXPBTHRESH", 0x04950, count: 8),
     .init("TXPBTHRESH", 0x04950, reset: 0x96),
     .init("DMATXCTL", 0x04A80, reset: 0x8100_0004, effect: .transmitConfiguration),
-    // DATASHEET-UNSEEN: the reset values clear PSH and FIN in all segments but the last, CWR in that.
+    // DATASHEET-UNSEEN: the reset values clear PSH and FIN in all segments but the last, and CWR in that alone.
     .init("DTXTCPFLGL", 0x04A88, reset: 0x0FF6_0FF6, effect: .transmitConfiguration),
     .init("DTXTCPFLGH", 0x04A8C, reset: 0x0F7F, effect: .transmitConfiguration),
     .init("DTXMXSZRQ", 0x08100, reset: 0x10),

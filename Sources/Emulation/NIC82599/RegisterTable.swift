@@ -24,7 +24,7 @@ enum RegisterTable {
     RegisterAlias(0x05818, of: 0x0EC80),  // MRQC
     RegisterAlias(0x05C00, of: 0x0EB00, count: 32),  // RETA
     RegisterAlias(0x05C80, of: 0x0EB80, count: 10),  // RSSRK
-    RegisterAlias(0x06030, stride: 0x40, of: 0x08680, count: 16),  // QPTC
+    RegisterAlias(0x08680, of: 0x06030, ofStride: 0x40, count: 16),  // QPTC
   ]
 
   /// General control, EEPROM, semaphores, firmware (section 3).

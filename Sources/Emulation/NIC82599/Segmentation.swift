@@ -3,6 +3,9 @@
 /// Segments are made one at a time, as the wire takes them. Each gets its headers right before its payload,
 /// over payload that has gone out already.
 @safe struct Segmentation {
+  // SAFETY: `init` has checked that all headers lie in the frame and are at least as long as what
+  // is read of them. A segment's headers are written before its payload, where payload has gone out
+  // already or the first headers were; `headers` holds the longest that a context can describe.
   /// DTXTCPFLG: the TCP flags that stay in the first, the middle and the last segments.
   struct FlagMasks {
     var first: UInt16 = 0xFFF
@@ -95,7 +98,7 @@
     }
   }
 
-  /// FIN and PSH belong to the last segment, CWR to the first.
+  /// After a reset FIN and PSH stay in the last segment alone, CWR in all others.
   private func maskFlags(_ transport: UnsafeMutableRawPointer) {
     // A frame of one segment is first and last at once: it keeps what it has.
     if index == 0 && isFinished { return }

@@ -3,16 +3,10 @@
 /// A driver's write to these pages makes no call: it is found by comparing. Counters and what the card
 /// itself writes are not compared; they are shadows, which a driver that maps the pages sees late.
 @safe final class SharedRegisters {
+  // SAFETY: `seen` has a word for each of the register file's, and each offset is checked against
+  // its size.
   /// The pages with all registers of the queues.
   static let pages = [0x1000..<0x2000, 0x6000..<0x8000, 0xD000..<0xE000]
-
-  /// The first register of a receive queue.
-  @inline(__always) static func receive(_ queue: Int) -> Int {
-    queue < 64 ? 0x1000 + 0x40 * queue : 0xD000 + 0x40 * (queue - 64)
-  }
-
-  /// The first register of a transmit queue.
-  @inline(__always) static func transmit(_ queue: Int) -> Int { 0x6000 + 0x40 * queue }
 
   let isOn: Bool
   /// The registers that are compared, in ascending order.
@@ -69,11 +63,11 @@
   func latchHeads(_ registers: RegisterFile) {
     guard isOn else { return }
     for queue in receiveQueues {
-      let head = Self.receive(queue) + 0x10
+      let head = EngineRegister.receiveBank(queue) + EngineRegister.Bank.head
       latch(head, registers[head])
     }
     for queue in transmitQueues {
-      let head = Self.transmit(queue) + 0x10
+      let head = EngineRegister.transmitBank(queue) + EngineRegister.Bank.head
       latch(head, registers[head])
     }
   }
@@ -110,7 +104,7 @@ extension NIC82599 {
     stepsToScan -= 1
     if stepsToScan <= 0 { return takeSharedWrites() }
     for queue in shared.receiveQueues {
-      let offset = SharedRegisters.receive(queue) + 0x18
+      let offset = EngineRegister.receiveBank(queue) + EngineRegister.Bank.tail
       let tail = registers[offset]
       if shared.differs(offset, tail) {
         shared.latch(offset, tail)
@@ -118,7 +112,7 @@ extension NIC82599 {
       }
     }
     for queue in shared.transmitQueues {
-      let offset = SharedRegisters.transmit(queue) + 0x18
+      let offset = EngineRegister.transmitBank(queue) + EngineRegister.Bank.tail
       let tail = registers[offset]
       if shared.differs(offset, tail) {
         shared.latch(offset, tail)
@@ -132,7 +126,13 @@ extension NIC82599 {
     let value = registers[offset]
     let old = shared.lastSeen(offset)
     let new = old & ~block.writable | value & block.writable
-    store(new, at: home, twin: twin)
+    if new != value {
+      store(new, at: home, twin: twin)
+    } else {
+      // Not stored again: the driver may have written the next doorbell meanwhile, which that would undo.
+      shared.latch(home, new)
+      if twin != home { registers[twin] = new }
+    }
     guard new != old else { return }
     wasWritten(block.effect, index, home: home, old: old, new: new, raw: value)
     // A ring that moves while its queue is on: the queue was off in between, unseen.

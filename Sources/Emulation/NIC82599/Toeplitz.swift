@@ -2,6 +2,8 @@ import CIxy
 
 /// Receive-side scaling: which queue a frame goes to (reference, section 5; descriptors, section 4).
 @safe final class ReceiveSideScaling {
+  // SAFETY: `entries` is a power of two, and an index is masked with one less. A packet type stands
+  // for headers that are in the frame, and so are ports that are not 0.
   /// Bits of MRQC: which fields are hashed.
   private enum Field {
     static let tcpIPv4: UInt32 = 1 << 16
@@ -101,6 +103,8 @@ import CIxy
 ///
 /// A table per byte of input has the sum for each value of that byte.
 @safe final class ToeplitzHash {
+  // SAFETY: there is a table for each byte of the longest input, which the precondition keeps to,
+  // and an entry for each value of a byte.
   /// IPv6 addresses and ports.
   private static let longestInput = 36
   private let tables = UnsafeMutablePointer<UInt32>.allocate(capacity: 256 * longestInput)

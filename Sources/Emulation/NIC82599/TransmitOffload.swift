@@ -2,6 +2,8 @@
 ///
 /// Where a descriptor asks for one outside its frame, the frame goes out without it.
 enum TransmitOffload {
+  // SAFETY: frames are copies in memory of the card's, with 4 free bytes before them; each offset,
+  // which is the driver's, is compared with the frame's length before it is used.
   /// Bytes of a frame that the card may change.
   typealias Frame = UnsafeMutableRawBufferPointer
 

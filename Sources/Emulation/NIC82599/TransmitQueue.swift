@@ -2,6 +2,8 @@ import CIxy
 
 /// One transmit queue: its ring, its contexts, and how descriptors go back (descriptor reference, 3.3).
 @safe struct TransmitQueue {
+  // SAFETY: descriptors come from `ring`; the head is written where the `DMATable` allows 4 bytes,
+  // aligned.
   var isEnabled = false
   var ring = CardRing()
   /// The mapping that the last buffer was in.

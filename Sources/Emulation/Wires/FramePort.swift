@@ -3,6 +3,8 @@ import Ixy
 
 /// Frames in and out of a file descriptor that gives and takes one at a time and never blocks.
 @safe final class FramePort {
+  // SAFETY: both buffers are longer than the longest frame, and a longer one is dropped; `length`
+  // and `pendingLength` are what is in them.
   /// A descriptor's frames may be this long, and one more would show that it was longer.
   private static let bufferSize = 1 << 17
 

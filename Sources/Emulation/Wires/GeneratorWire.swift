@@ -3,6 +3,8 @@ import Ixy
 
 /// Makes numbered frames, as fast as the card takes them or at a rate, and checks those that come back.
 @safe public final class GeneratorWire: Wire {
+  // SAFETY: `base` has room for `batch` frames `stride` apart, `end` lies behind the last that was
+  // made and `cursor` at one of them or there.
   /// What a generator sends.
   public struct Settings: Equatable, Sendable {
     /// How many frames; nil is no end.

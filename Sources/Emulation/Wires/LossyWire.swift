@@ -2,6 +2,7 @@ import Ixy
 
 /// A bad cable: on their way to the card, frames of another wire are lost or change places.
 @safe public final class LossyWire: Wire {
+  // SAFETY: `held` takes only frames that fit, and `heldLength` is what is in it.
   /// What is wrong with a cable; 0 is nothing.
   public struct Faults: Equatable, Sendable {
     /// Of so many frames the last is lost.

@@ -3,6 +3,8 @@ import Ixy
 
 /// A cable with a capture file at the other end: one is played, what comes out is written to another.
 @safe public final class PcapWire: Wire {
+  // SAFETY: `padded` has the size of the shortest frame; only shorter ones are copied there. A
+  // record is valid until the next is read.
   private let input: PcapReader?
   private let output: PcapWriter?
   private var current: PcapReader.Record?

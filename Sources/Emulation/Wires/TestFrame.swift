@@ -15,6 +15,8 @@ import Ixy
 ///
 /// All numbers are in network order. 60 bytes is the shortest frame there is, so everything fits in it.
 public struct TestFrame: Equatable, Sendable {
+  // SAFETY: a frame has at least 60 bytes, and up to the last field that is read where that is
+  // further on; one that is written has 60, which all fields lie in.
   /// The largest number of flows.
   public static let maximumFlows = 1 << 15
   /// Times are kept modulo this: three days in nanoseconds.

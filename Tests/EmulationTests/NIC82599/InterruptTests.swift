@@ -27,6 +27,7 @@ import Testing
   private func linuxCard() throws -> TestCard {
     let card = try TestCard()
     card.step()
+    card.nic.writeConfig(6, to: 4, width: 2)
     card.nic.writeConfig(0x803F, to: 0x72, width: 2)
     card[Reg.eiamEx(0)] = .max
     card[Reg.eiamEx(1)] = .max
@@ -260,6 +261,29 @@ import Testing
     #expect(card.sink.take() == ["msix 0"])
   }
 
+  @Test(arguments: [(4, 2, 6), (0x72, 0x003F, 0x803F)])
+  func `vectors wait for bus mastering and for MSI-X in config space`(
+    offset: Int, off: UInt32, on: UInt32
+  ) throws {
+    let card = try linuxCard()
+    card.nic.writeConfig(off, to: offset, width: 2)
+    card.nic.interruptUnit.received(queue: 1)
+    card.nic.interruptUnit.deliver()
+    #expect(card.sink.take() == [])
+    card.nic.writeConfig(on, to: offset, width: 2)
+    #expect(card.sink.take() == ["msix 1"])
+  }
+
+  @Test func `MSI waits for bus mastering`() throws {
+    let card = try TestCard()
+    card.nic.writeConfig(1, to: 0x52, width: 2)
+    card[Reg.eims] = 1
+    card[Reg.eics] = 1
+    #expect(card.sink.take() == [])
+    card.nic.writeConfig(6, to: 4, width: 2)
+    #expect(card.sink.take() == ["msi 0"])
+  }
+
   @Test func `messages wait while MSI-X is masked as a whole`() throws {
     let card = try linuxCard()
     card.nic.writeConfig(0xC03F, to: 0x72, width: 2)
@@ -272,6 +296,7 @@ import Testing
 
   @Test func `MSI has one message for all causes`() throws {
     let card = try TestCard()
+    card.nic.writeConfig(6, to: 4, width: 2)
     card.nic.writeConfig(1, to: 0x52, width: 2)
     card[Reg.gpie] = 6
     card[Reg.eiam] = 0xFFFF

@@ -81,9 +81,9 @@ import Testing
     card.nic.registers[0x04074] = 7
     #expect(card[0x04074] == 7)
     #expect(card[0x04074] == 0)
-    card.nic.registers[0x08684] = 9
-    #expect(card[0x06070] == 9)
-    #expect(card[0x08684] == 0)
+    card.nic.registers[0x06070] = 9
+    #expect(card[0x08684] == 9)
+    #expect(card[0x06070] == 0)
     card[0x04074] = 5
     #expect(card[0x04074] == 0, "writes are ignored")
   }
@@ -130,6 +130,36 @@ import Testing
     #expect(card.nic.read(bar: 4, 0x3F0, width: 4) == 0xFEE0_0000)
     card.nic.write(1, bar: 4, to: 0x2000, width: 4)
     #expect(card.nic.read(bar: 4, 0x2000, width: 4) == 0)
+  }
+
+  @Test(arguments: [(2, 0), (2, 4), (4, 0x3F0)])
+  func `a narrow write elsewhere leaves the other bytes alone`(bar: Int, offset: Int) throws {
+    let card = try TestCard()
+    card.nic.write(0x5204, bar: 2, to: 0, width: 4)
+    card.nic.write(0x1122_3344, bar: bar, to: offset, width: 4)
+    card.nic.write(0xAB, bar: bar, to: offset + 1, width: 1)
+    card.nic.write(0xCDEF, bar: bar, to: offset + 2, width: 2)
+    #expect(card.nic.read(bar: bar, offset, width: 4) == 0xCDEF_AB44)
+  }
+
+  @Test func `a narrow write through the I/O window does not read the register`() throws {
+    let card = try TestCard()
+    card.nic.registers[0x4074] = 7
+    card.nic.write(0x4074, bar: 2, to: 0, width: 4)
+    card.nic.write(1, bar: 2, to: 4, width: 1)
+    #expect(card[0x4074] == 7)
+  }
+
+  @Test func `the next client finds a card as after power-on`() throws {
+    let card = try TestCard()
+    card[0x10018] = 0xCAFE_0000 | 0x100 << 2 | 1
+    card.nic.write(0xFEE0_0000, bar: 4, to: 0x3F0, width: 4)
+    card.nic.write(0x5204, bar: 2, to: 0, width: 4)
+    card.nic.renewSharedPages()
+    #expect(card.nic.read(bar: 4, 0x3F0, width: 4) == 0)
+    #expect(card.nic.read(bar: 2, 0, width: 4) == 0)
+    card[0x10014] = 0x100 << 2 | 1
+    #expect(card[0x10014] >> 16 == 0xFFFF)
   }
 
   @Test func `flow director reports its initialization`() throws {

@@ -1,5 +1,7 @@
+import CIxy
 import Glibc
 import Ixy
+import Synchronization
 import Testing
 
 @testable import Emulation
@@ -81,8 +83,63 @@ private struct Mapped {
     #expect(mapped.card.nic.shared.receiveQueues.isEmpty)
   }
 
+  @Test func `a doorbell that is rung while the last is taken in is not lost`() throws {
+    let mapped = try Mapped()
+    let doorbell = mapped.pages.base + 0x1018
+    let rings = 200_000
+    // A driver on another thread; each of its doorbells must stay until the next.
+    let driver = TestThread {
+      var lost = 0
+      for ring in 1...rings {
+        let value = UInt32(ring & 0xFFFF)
+        ixy_store32(doorbell, value)
+        if ixy_load32(doorbell) != value { lost += 1 }
+      }
+      return lost
+    }
+    while !driver.isDone { mapped.card.nic.takeSharedWrites() }
+    #expect(driver.join() == 0)
+    #expect(mapped[0x1018] == UInt32(rings & 0xFFFF))
+  }
+
+  @Test func `a frame that was sent shows in QPTC of the pages`() throws {
+    let mapped = try Mapped()
+    mapped.card.nic.statistics.addSent(queue: 0, frames: 5, octets: 300)
+    #expect(mapped[0x6030] == 5)
+    #expect(mapped.card[0x8680] == 5)
+    #expect(mapped[0x6030] == 0, "the message has cleared it")
+  }
+
   @Test func `who has the file cannot shrink it`() throws {
     let mapped = try Mapped()
     #expect(ftruncate(mapped.pages.file, 0) == -1)
+  }
+}
+
+/// A thread that counts something.
+private final class TestThread: @unchecked Sendable {
+  private let body: () -> Int
+  private let done = Atomic(false)
+  private var result = 0
+  private var thread = pthread_t()
+
+  init(_ body: @escaping () -> Int) {
+    self.body = body
+    pthread_create(
+      &thread, nil,
+      { argument in
+        guard let argument else { return nil }
+        let thread = Unmanaged<TestThread>.fromOpaque(argument).takeRetainedValue()
+        thread.result = thread.body()
+        thread.done.store(true, ordering: .releasing)
+        return nil
+      }, Unmanaged.passRetained(self).toOpaque())
+  }
+
+  var isDone: Bool { done.load(ordering: .acquiring) }
+
+  func join() -> Int {
+    pthread_join(thread, nil)
+    return result
   }
 }

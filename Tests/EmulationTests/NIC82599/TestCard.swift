@@ -56,10 +56,16 @@ struct TestCard {
     nic.interrupts = sink
   }
 
-  /// A register of BAR 0.
+  /// A register of BAR 0; what was written to the shared pages comes before it, as with every host.
   subscript(offset: Int) -> UInt32 {
-    get { UInt32(truncatingIfNeeded: nic.read(bar: 0, offset, width: 4)) }
-    nonmutating set { nic.write(UInt64(newValue), bar: 0, to: offset, width: 4) }
+    get {
+      nic.takeSharedWrites()
+      return UInt32(truncatingIfNeeded: nic.read(bar: 0, offset, width: 4))
+    }
+    nonmutating set {
+      nic.takeSharedWrites()
+      nic.write(UInt64(newValue), bar: 0, to: offset, width: 4)
+    }
   }
 
   /// One step, whose count does not matter.

@@ -302,7 +302,7 @@ import Testing
     #expect(rig.take(0x40F4) == 1, "BPTC")
     let octets: UInt32 = [60, 61, 124, 252, 508, 1020, 1514, 60, 60, 60].reduce(0, +)
     #expect(rig.take(0x4090) == octets + 40, "GOTCL")
-    #expect(rig.take(0x8680 + 12) == 10, "QPTC of the set that TQSM names")
+    #expect(rig.take(0x6030 + 3 * 0x40) == 10, "QPTC of the set that TQSM names")
     #expect(rig.take(0x8700 + 24) == octets, "QBTC")
   }
 }
