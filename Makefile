@@ -11,7 +11,7 @@ STATIC := .build-static/release/ixy
 PREFIX ?= /usr/local
 SHARE := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: demo build install docs test checks check vm-test static bench bench-threads thread-test profile lint count-lines setup \
+.PHONY: demo build install docs test debug-tests checks check vm-test static bench bench-threads thread-test profile lint count-lines setup \
   format clean fuzz fuzz-seeds sanitize soak
 
 demo: build
@@ -41,10 +41,14 @@ docs:
 	  --fallback-display-name Ixy --fallback-bundle-identifier ixy --output-path .build/documentation
 
 # Everything in process, the host's own TCP (as root), and guests at reduced counts.
-test: setup lint static
+test: setup lint
+	$(MAKE) --jobs=2 --output-sync=line static debug-tests
 	IXY=$(CURDIR)/$(STATIC) $(SWIFT) test
 	$(MAKE) --jobs=2 --output-sync=line fuzz-seeds checks
 	VM/run -j 2 --ixy $(STATIC)
+
+debug-tests:
+	$(SWIFT) build --build-tests
 
 # What takes one core beside the compiler's.
 checks:
@@ -131,4 +135,4 @@ count-lines:
 	@Scripts/count-lines
 
 clean:
-	rm -rf .build .build-* Benchmarks/.build Benchmarks/Threads/.build
+	rm -rf .build $(filter-out .build-vm,$(wildcard .build-*)) Benchmarks/.build Benchmarks/Threads/.build

@@ -190,8 +190,10 @@ class Server:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.stop()
+    def __exit__(self, kind, *_):
+        status = self.stop()
+        if status != 0 and kind is None:
+            raise VMError(f"{self.command}: ended with {status}: {self.tail()}")
 
 
 # Network
@@ -584,5 +586,5 @@ class Env:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self._stack.close()
+    def __exit__(self, *error):
+        self._stack.__exit__(*error)

@@ -22,9 +22,17 @@ bind_both() {
 }
 # forward OPTION...: starts the forwarder, and waits until it runs.
 forward() {
+  # What another run has left there would pass for this one's.
+  rm -f /out /err
   as_user ixy fwd $one $two "$@" >/out 2>/err &
+  job=$!
   wait_until 60 grep -q rx /out || fail "the forwarder does not run: $(cat /out /err)"
   forwarder=$(pidof ixy)
+}
+# ended: ends what runs, by its job.
+ended() {
+  kill -TERM $(pidof ixy)
+  wait $job || fail "it ended with $?: $(cat /out /err)"
 }
 # ticks: the processor time that the forwarder has used, in hundredths of a second.
 ticks() { set -- $(sed 's/.*) //' /proc/$forwarder/stat); echo $(($12 + $13)); }
@@ -92,8 +100,7 @@ def scenario_vfio_forwards(env):
         before=$(ticks); sleep 5; after=$(ticks)
         echo "IDLE $((after - before))"
         read word
-        kill -TERM $forwarder
-        wait_until 60 test ! -e /proc/$forwarder || fail "it does not end"
+        ended
         cat /out /err
         for card in $one $two; do
           ixy bind --restore $card
@@ -156,8 +163,7 @@ def scenario_vfio_refuses(env):
         forward
         echo READY
         read word
-        kill -TERM $forwarder
-        wait
+        ended
         """,
         huge_pages=64,
     )
@@ -205,8 +211,7 @@ def scenario_vfio_stops_bad_dma(env):
         cat /err
         echo STOPPED
         read word
-        kill -TERM $forwarder
-        wait_until 60 test ! -e /proc/$forwarder || fail "it does not end"
+        ended
         """,
         huge_pages=64,
         append="iomem=relaxed",
@@ -246,16 +251,16 @@ def scenario_vfio_one_group(env):
         chmod 666 /dev/vfio/vfio
         refused "sudo ixy bind $two" as_user ixy dump $one -w /tmp/one --duration 1s
         bind_both
+        rm -f /out /err
         as_user ixy dump $one -w /tmp/one >/out 2>/err &
+        job=$!
         wait_until 60 grep -q rx /out || fail "it does not run: $(cat /out /err)"
         refused "Another process has a card of this group" as_user ixy dump $two -w /tmp/two --duration 1s
-        kill -TERM $(pidof ixy)
-        wait
+        ended
         forward
         echo READY
         read word
-        kill -TERM $forwarder
-        wait
+        ended
         """,
         # Behind a bridge to conventional PCI nobody can tell whose request it is.
         bridge=("-device", "pcie-pci-bridge,id=old,addr=5"),
@@ -288,8 +293,7 @@ def scenario_vfio_intx(env):
         echo "IDLE $((after - before))"
         read word
         grep vfio-intx /proc/interrupts
-        kill -TERM $forwarder
-        wait_until 60 test ! -e /proc/$forwarder || fail "it does not end"
+        ended
         """,
         viommu=True,
         huge_pages=64,
@@ -327,7 +331,7 @@ def scenario_guardian(env):
         env,
         """
         not_mastering() { ! masters $one && ! masters $two; }
-        as_root() { ixy fwd $one $two "$@" >/out 2>/err & }
+        as_root() { rm -f /out /err; ixy fwd $one $two "$@" >/out 2>/err & }
         as_root
         wait_until 60 grep -q rx /out || fail "the forwarder does not run: $(cat /out /err)"
         masters $one && masters $two || fail "the cards do not master the bus"
