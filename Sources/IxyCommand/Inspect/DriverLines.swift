@@ -34,10 +34,14 @@ struct DriverLines {
 
   /// What is added to the addresses of this program's file when it runs; nil when that cannot be read.
   private static func loadAddress() -> UInt? {
+    let path = "/proc/self/exe"
     guard let maps = try? String(contentsOfFile: "/proc/self/maps", encoding: .utf8),
-      let file = try? FileHandle(forReadingFrom: URL(fileURLWithPath: "/proc/self/exe")),
+      let program = try? FileManager.default.destinationOfSymbolicLink(atPath: path),
+      let file = try? FileHandle(forReadingFrom: URL(fileURLWithPath: path)),
       let header = try? file.read(upToCount: 18), header.count == 18,
-      let start = maps.split(separator: "-").first.flatMap({ UInt($0, radix: 16) })
+      // Not always the first: what a sanitizer maps lies before it.
+      let line = maps.split(separator: "\n").first(where: { $0.hasSuffix(program) }),
+      let start = UInt(line.prefix { $0 != "-" }, radix: 16)
     else { return nil }
     // The type of an ELF file: 2 runs where its file says, 3 anywhere.
     return header[16] == 2 ? 0 : start
