@@ -86,4 +86,21 @@ import Testing
     }
     #expect(card.pool.available == 256)
   }
+
+  @Test func `a packed entry that was not made available again is not looked at`() throws {
+    let card = try VirtioCard(VirtioModel(offering: RingKind.packed.features))
+    var receiver = try card.device.takePackedReceiveQueue(0, mempool: card.pool)
+    var transmitter = try card.device.takePackedTransmitQueue(0)
+    for i in 0..<64 { card.model.receive(virtioFrame(i)) }
+    var seen = 0
+    let count = try receiver.forward(to: &transmitter, max: 128) { packet in
+      seen += 1
+      // Once the whole ring was received, the device uses its first entry for the second time.
+      if seen == 64 { card.model.use(id: 0, length: 72, in: card.model.queues[0]) }
+      return .drop
+    }
+    #expect(count == 64)
+    #expect(seen == 64)
+    #expect(card.pool.available == 256 - 64)
+  }
 }

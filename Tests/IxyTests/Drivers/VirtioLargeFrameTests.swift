@@ -126,4 +126,85 @@ import Testing
     }
     #expect(card.pool.available == 256)
   }
+
+  @Test(arguments: RingKind.allCases)
+  func `large frames wait in the ring until large buffers come back`(kind: RingKind) throws {
+    // There are as many large buffers as ring entries, 64; each frame takes two entries.
+    let card = try card(kind)
+    var queue = try card.device.receiveQueue(0, mempool: card.pool)
+    var held = PacketBatch(capacity: 100)
+    for round in 0..<3 {
+      for i in 0..<30 { try receive(virtioFrame(30 * round + i, size: 3000), card.model) }
+      #expect(try queue.receive(into: &held, max: 100) == (round < 2 ? 30 : 4))
+    }
+    #expect(try queue.receive(into: &held, max: 100) == 0)
+    // One that needs no such buffer waits behind them: frames keep their order.
+    card.model.receive(virtioFrame(90))
+    #expect(try queue.receive(into: &held, max: 100) == 0)
+    var next = 0
+    // Those that come back are used again at once.
+    for back in [1, 5, 40] {
+      for _ in 0..<back {
+        // Dropped at once.
+        guard let packet = held.popFirst() else {
+          Issue.record("only \(next) were held")
+          return
+        }
+        let (size, byte) = (packet.count, packet[5])
+        #expect(size == 3000 && byte == virtioFrame(next, size: 6)[5])
+        next += 1
+      }
+      #expect(try queue.receive(into: &held, max: 100) == min(back, 21))
+    }
+    #expect(held.frames() == (next..<91).map { virtioFrame($0, size: $0 < 90 ? 3000 : 60) })
+    held.removeAll()
+    #expect(card.device.statistics().receiveErrors == 0)
+    #expect(card.pool.available == 256 - 64)
+  }
+
+  @Test(arguments: RingKind.allCases)
+  func `bad frames do not wait for large buffers`(kind: RingKind) throws {
+    let card = try card(kind)
+    var queue = try card.device.receiveQueue(0, mempool: card.pool)
+    var held = PacketBatch(capacity: 100)
+    for _ in 0..<4 {
+      for i in 0..<16 { try receive(virtioFrame(i, size: 3000), card.model) }
+      #expect(try queue.receive(into: &held, max: 100) == 16)
+    }
+    for _ in 0..<20 {
+      // One that wants a checksum in two buffers, and one in none.
+      let chains = (0..<2).compactMap { _ in card.model.take(card.model.queues[0]) }
+      card.model.fill(chains[0], card.model.header(buffers: 2, flags: 1))
+      for chain in chains { card.model.use(chain, written: 1500, in: card.model.queues[0]) }
+      try receive(virtioFrame(0), card.model, claim: 0)
+      #expect(try queue.receive(into: &held, max: 100) == 0)
+    }
+    #expect(card.device.statistics().receiveErrors == 40)
+    card.model.receive(virtioFrame(7))
+    #expect(try queue.receive(into: &held, max: 100) == 1)
+    #expect(held.count == 65)
+  }
+
+  @Test func `a packed frame waits where the device has fewer buffers than it claims`() throws {
+    let features = RingKind.packed.features | VirtioModel.mergeable
+    let card = try VirtioCard(VirtioModel(offering: features), mtu: 9000)
+    var receiver = try card.device.takePackedReceiveQueue(0, mempool: card.pool)
+    var transmitter = try card.device.takePackedTransmitQueue(0)
+    for i in 0..<2 { card.model.receive(virtioFrame(i)) }
+    try receive(virtioFrame(2), card.model, claim: 64)
+    for i in 3..<64 { card.model.receive(virtioFrame(i)) }
+    var seen = 0
+    for expected in [2, 0] {
+      let count = try receiver.forward(to: &transmitter, max: 64) { _ in
+        seen += 1
+        // The first two entries again, before they are available again.
+        if seen == 2 {
+          for id in 0..<2 { card.model.use(id: UInt32(id), length: 72, in: card.model.queues[0]) }
+        }
+        return .drop
+      }
+      #expect(count == expected)
+    }
+    #expect(card.device.statistics().receiveErrors == 0)
+  }
 }

@@ -122,10 +122,13 @@ import CIxy
       fault = .tooLong(parts, of: ring.mask + 1)
       return .wait
     }
-    // The rest of the frame comes with it, or will come.
+    // The rest of the frame comes with it, or will come; the device may not have as many buffers yet.
+    if parts > published - next { return .wait }
     for i in next..<(next + parts) where !ring.isUsed(i) { return .wait }
-    let isPlain = unsafe isLong && format.isPlain(header)
-    return gather(max(parts, 1), isPlain: isPlain && parts > 0)
+    let isPlain = unsafe isLong && format.isPlain(header) && parts > 0
+    // So does a good one for which there is no buffer; what is dropped needs none.
+    if isPlain && large.available == 0 { return .wait }
+    return gather(max(parts, 1), isPlain: isPlain)
   }
 
   /// Copies the buffers of a frame into one of the large pool, and gives them back to their own.
@@ -208,9 +211,10 @@ extension VirtioPackedReceiveQueue {
   /// How many frames can be taken in one go.
   ///
   /// - Parameter wanted: The most frames.
-  /// - Returns: As many as are wanted, can be replaced, and come before the ring begins again.
+  /// - Returns: As many as are wanted, the device has, can be replaced, and come before the ring begins again.
   @inlinable @inline(__always) func run(_ wanted: Int) -> Int {
-    unsafe min(wanted, ring.mask &+ 1 &- (next & ring.mask), pool.pointee.top)
+    let lent = min(published &- next, ring.mask &+ 1 &- (next & ring.mask))
+    return unsafe min(wanted, lent, pool.pointee.top)
   }
 
   /// Gives frames to `sink` up to the first that is not there, not simply whole, or out of order.

@@ -134,17 +134,18 @@ import CIxy
       return .wait
     }
     let header = unsafe buffer - format.headerSize
-    let parts =
-      unsafe format.isMergeable && length >= format.headerSize
-      ? Int(format.bufferCount(header)) : 1
+    let isLong = length >= format.headerSize
+    let parts = format.isMergeable && isLong ? unsafe Int(format.bufferCount(header)) : 1
     if parts > count {
       fault = .tooLong(parts, of: count)
       return .wait
     }
     // The rest of the frame comes with it, or will come.
     if parts > end - next { return .wait }
-    let isPlain = unsafe length >= format.headerSize && format.isPlain(header)
-    return gather(max(parts, 1), isPlain: isPlain && parts > 0)
+    let isPlain = unsafe isLong && format.isPlain(header) && parts > 0
+    // So does a good one for which there is no buffer; what is dropped needs none.
+    if isPlain && large.available == 0 { return .wait }
+    return gather(max(parts, 1), isPlain: isPlain)
   }
 
   /// Copies the buffers of a frame into one of the large pool, and gives them back to their own.
