@@ -44,6 +44,7 @@ struct Session {
         counts = happen(&random, &events)
       }
       if counts.isEmpty {
+        account.check(revive(&lanes, devices), "a card receives nothing any more")
         if isLast || Bool.random(using: &random) { settle(&lanes) }
         counts = closeGates {}
       }
@@ -102,6 +103,18 @@ struct Session {
       defer { more() }
       return ports.map { $0.takeCounts() }
     }
+  }
+
+  /// Plugs the cables in, and waits until both cards receive again, whatever has happened to them.
+  private func revive(_ lanes: inout Lanes, _ devices: [IxgbeDevice]) -> Bool {
+    emulation.exclusively { for port in ports { port.wire.isConnected = true } }
+    let before = devices.map { $0.receiveStatistics(0).packets }
+    let deadline = ContinuousClock.now + .seconds(10)
+    while ContinuousClock.now < deadline {
+      if lanes.step() == 0 { usleep(100) }
+      if zip(devices, before).allSatisfy({ $0.receiveStatistics(0).packets > $1 }) { return true }
+    }
+    return false
   }
 
   /// Gives the cards no more frames, and lets those arrive that are under way.

@@ -31,8 +31,10 @@ final class Soak {
     try emulation.start()
     let end = ContinuousClock.now + .seconds(seconds)
     var nextReport = ContinuousClock.now
+    // Memory is judged after twenty sessions: in a short run they are short.
+    let longest = max(11, min(8000, Int(20 * seconds)))
     while ContinuousClock.now < end, account.errors.isEmpty {
-      let duration = Duration.milliseconds(Int.random(in: 10...8000, using: &random))
+      let duration = Duration.milliseconds(Int.random(in: 10...longest, using: &random))
       try Session(ports: ports, emulation: emulation, isLast: false)
         .run(for: min(duration, end - ContinuousClock.now), &random, &account, &events)
       events.sessions += 1
