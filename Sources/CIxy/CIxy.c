@@ -54,17 +54,16 @@ unsigned long ixy_truncated_pages(void) {
 
 enum { MOST_COMPLETIONS = 64 };
 static aio_context_t completions;
-static int nothing;
 
 static void prepare_signals(void) {
-  nothing = ixy_memfd("nothing", IXY_MEMFD_CLOEXEC);
   if (syscall(SYS_io_setup, MOST_COMPLETIONS, &completions) != 0) completions = 0;
 }
 
 void ixy_signal(int file) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, prepare_signals);
-  struct iocb read_nothing = {.aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)nothing,
+  // An eventfd has nothing shorter than 8 bytes to read: that is an error, and an end.
+  struct iocb read_nothing = {.aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)file,
                               .aio_flags = IOCB_FLAG_RESFD, .aio_resfd = (uint32_t)file};
   struct iocb *all = &read_nothing;
   struct io_event done[MOST_COMPLETIONS];
