@@ -58,13 +58,17 @@ func poll(
   }
 }
 
-/// Waits until the cards have taken all that is in their transmit rings, until they take nothing for a second.
+/// Waits until the cards have taken all that is in their transmit rings, and says what they have not.
+///
+/// It ends when they have taken nothing for three seconds, after Ctrl-C for one.
 func drain(_ pending: () throws -> Int) throws {
-  var (fewest, deadline) = (Int.max, ContinuousClock.now)
+  var (fewest, last) = (Int.max, ContinuousClock.now)
   while case let count = try pending(), count > 0 {
     let now = ContinuousClock.now
-    if count < fewest { (fewest, deadline) = (count, now + .seconds(1)) }
-    if now > deadline { return }
+    if count < fewest { (fewest, last) = (count, now) }
+    if now - last > .seconds(StopSignal.isRaised ? 1 : 3) {
+      return tell("\(count) frames were not sent: the card takes none. Is its link up?")
+    }
     sched_yield()
   }
 }
