@@ -35,13 +35,15 @@ struct DriverLines {
   /// What is added to the addresses of this program's file when it runs; nil when that cannot be read.
   private static func loadAddress() -> UInt? {
     let path = "/proc/self/exe"
-    guard let maps = try? String(contentsOfFile: "/proc/self/maps", encoding: .utf8),
+    // To its end: a String takes only the first page of it, and a sanitizer maps more than that before the program.
+    let maps = try? FileHandle(forReadingFrom: URL(fileURLWithPath: "/proc/self/maps")).readToEnd()
+    guard let maps,
       let program = try? FileManager.default.destinationOfSymbolicLink(atPath: path),
       let file = try? FileHandle(forReadingFrom: URL(fileURLWithPath: path)),
       let header = try? file.read(upToCount: 18), header.count == 18,
-      // Not always the first: what a sanitizer maps lies before it.
-      let line = maps.split(separator: "\n").first(where: { $0.hasSuffix(program) }),
-      let start = UInt(line.prefix { $0 != "-" }, radix: 16)
+      let line = String(decoding: maps, as: UTF8.self).split(separator: "\n").first(where: {
+        $0.hasSuffix(program)
+      }), let start = UInt(line.prefix { $0 != "-" }, radix: 16)
     else { return nil }
     // The type of an ELF file: 2 runs where its file says, 3 anywhere.
     return header[16] == 2 ? 0 : start
