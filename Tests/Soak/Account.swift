@@ -13,6 +13,14 @@ final class SoakPort {
     (self.model, self.wire, self.card) = (model, wire, card)
   }
 
+  /// Frames that the wire gave since the counts were taken, less those that came to it.
+  var framesAhead: Int {
+    let (given, came) = (
+      wire.counts.sent - takenBefore, wire.counts.received + wire.lostOnCable - arrivedBefore
+    )
+    return Int(given) - Int(came)
+  }
+
   /// What card and wire have counted since the last call, which clears it; the gate must be closed.
   func takeCounts() -> CardCounts {
     let (taken, arrived) = (wire.counts.sent, wire.counts.received + wire.lostOnCable)

@@ -6,7 +6,7 @@ import Ixy
 struct Session {
   let ports: [SoakPort]
   let emulation: EmulationThread
-  /// The last one: nothing happens in it, and every frame arrives that is still under way.
+  /// The last one: nothing happens in it, and no frame is lost.
   let isLast: Bool
 
   /// Forwards until the time is over or a card was reset, and accounts for every frame.
@@ -31,7 +31,8 @@ struct Session {
     var counts: [CardCounts] = []
     var refused: [UInt64] = []
     do {
-      var lanes = try Lanes(devices, pool, isFused: Bool.random(using: &random))
+      // Fused lanes wait for room in a full ring; the others drop.
+      var lanes = try Lanes(devices, pool, isFused: isLast || Bool.random(using: &random))
       openGates(waits: isLast || Bool.random(using: &random))
       let end = ContinuousClock.now + duration
       var nextEvent = ContinuousClock.now
@@ -117,7 +118,8 @@ struct Session {
     return false
   }
 
-  /// Gives the cards no more frames, and lets those arrive that are under way.
+  /// Gives the cards no more frames, and lets those arrive that are under way: in the last session all of them,
+  /// however long the emulation's thread is kept from running.
   private func settle(_ lanes: inout Lanes) {
     emulation.exclusively {
       for port in ports {
@@ -125,11 +127,17 @@ struct Session {
         port.wire.isConnected = true
       }
     }
+    let deadline = ContinuousClock.now + .seconds(60)
     var quiet = 0
-    while quiet < 100 {
+    while quiet < 100 || isLast && framesUnderWay != 0 && ContinuousClock.now < deadline {
       quiet = lanes.step() + lanes.pending() > 0 ? 0 : quiet + 1
       usleep(1000)
     }
+  }
+
+  /// What the wires gave in this session and did not get back.
+  private var framesUnderWay: Int {
+    emulation.exclusively { ports.reduce(0) { $0 + $1.framesAhead } }
   }
 }
 
