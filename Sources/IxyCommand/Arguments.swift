@@ -82,39 +82,28 @@ extension Duration: TypedValue {
 extension FrameRate: TypedValue {
   /// Reads frames or bits a second: `1Mpps`, `500Mbit`.
   init(typed text: String) throws {
-    guard let rate = FrameRate(text) else {
-      throw ValidationError("give frames or bits a second, as in 20000, 1Mpps or 500Mbit.")
-    }
-    self = rate
+    try self.init(
+      FrameRate(text), orGive: "frames or bits a second, as in 20000, 1Mpps or 500Mbit.")
   }
 }
 
 extension Cores: TypedValue {
   /// Reads the kernel's way of writing them: `2,3` or `4-7`.
   init(typed text: String) throws {
-    guard let cores = Cores(text) else {
-      throw ValidationError("give the numbers of processors, as in 2,3 or 4-7.")
-    }
-    self = cores
+    try self.init(Cores(text), orGive: "the numbers of processors, as in 2,3 or 4-7.")
   }
 }
 
 extension PCIAddress: TypedValue {
   /// Reads `0000:03:00.0` or `03:00.0`.
   init(typed text: String) throws {
-    guard let address = PCIAddress(text) else {
-      throw ValidationError("give a PCI address, as in 0000:03:00.0; ixy list has them.")
-    }
-    self = address
+    try self.init(PCIAddress(text), orGive: "a PCI address, as in 0000:03:00.0; ixy list has them.")
   }
 }
 
 extension MACAddress: TypedValue {
   /// Reads six bytes.
   init(typed text: String) throws {
-    guard let address = MACAddress(text) else {
-      throw ValidationError("give six bytes, as in 02:00:00:00:00:01.")
-    }
-    self = address
+    try self.init(MACAddress(text), orGive: "six bytes, as in 02:00:00:00:00:01.")
   }
 }

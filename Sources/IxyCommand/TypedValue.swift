@@ -10,6 +10,14 @@ protocol TypedValue: SendableMetatype {
   init(typed text: String) throws
 }
 
+extension TypedValue {
+  /// What the type's own way of reading has made of a text; where that is nothing, says what to give.
+  init(_ value: Self?, orGive form: String) throws {
+    guard let value else { throw ValidationError("give \(form)") }
+    self = value
+  }
+}
+
 // What comes behind an option is its value, whatever it looks like: that -5 is negative says more than that a
 // value is missing.
 extension Option {
