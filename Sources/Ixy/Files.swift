@@ -1,3 +1,4 @@
+import CIxy
 import Glibc
 
 /// The text of a file of the kernel's; nil when it cannot be read.
@@ -36,6 +37,17 @@ func write(_ text: String, to path: String) throws(DeviceError) {
 }
 
 extension FileDescriptor {
+  /// A file of memory whose size nobody can change: who gets it could else shrink it, and the next access of ours
+  /// would be fatal.
+  package init(sealedMemory size: Int, _ name: String, _ flags: UInt32 = 0) throws(DeviceError) {
+    // What Glibc hides: MFD_ALLOW_SEALING, F_ADD_SEALS, and the seals against a change of size or of seals.
+    let (allowSealing, addSeals, seals) = (2 as UInt32, 1033 as Int32, 7 as Int32)
+    self.init(owning: unsafe ixy_memfd(name, IXY_MEMFD_CLOEXEC | allowSealing | flags))
+    guard number >= 0, ftruncate(number, size) == 0, fcntl(number, addSeals, seals) == 0 else {
+      throw .lastError("Make \(size) bytes of memory that others can map")
+    }
+  }
+
   /// Opens a device node for both ways; `advice` says what to do about an error.
   init(device path: String, advice: (Int32) -> String) throws(DeviceError) {
     let number = unsafe open(path, O_RDWR | O_CLOEXEC)

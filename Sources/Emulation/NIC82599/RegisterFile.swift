@@ -12,8 +12,6 @@ import Ixy
   // file cannot shrink, and each offset is checked against its size.
   /// The bytes of storage.
   static let size = 128 << 10
-  /// What Glibc hides: MFD_ALLOW_SEALING, F_ADD_SEALS, and the seals against a change of size or of seals.
-  private static let (allowSealing, addSeals, seals) = (2 as UInt32, 1033 as Int32, 7 as Int32)
   /// Its number is -1 when the kernel gave none the last time: then nobody else has the registers.
   private(set) var file: FileDescriptor
   let base: UnsafeMutableRawPointer
@@ -32,15 +30,7 @@ import Ixy
   deinit { unsafe munmap(base, Self.size) }
 
   private static func makeFile() throws(DeviceError) -> FileDescriptor {
-    let file = FileDescriptor(
-      owning: unsafe ixy_memfd("82599", IXY_MEMFD_CLOEXEC | allowSealing))
-    // Sealed: who gets the file could otherwise shrink it, and our next access would be fatal.
-    guard file.number >= 0, ftruncate(file.number, size) == 0,
-      fcntl(file.number, addSeals, seals) == 0
-    else {
-      throw .system("Make a register file", errno: errno, advice: "")
-    }
-    return file
+    try FileDescriptor(sealedMemory: size, "82599")
   }
 
   /// Puts zeros in a file of their own in the place of all registers: who has mapped the old one reaches it alone.

@@ -86,8 +86,6 @@ func freeHugePages() -> Int {
 ///
 /// The memory lies on huge pages when enough are free, else on pages of 4 KiB: something translates.
 final class CountedAddresses: DMAAddressing {
-  /// What Glibc hides: MFD_ALLOW_SEALING, F_ADD_SEALS, and the seals against a change of size or of seals.
-  private static let (allowSealing, addSeals, seals) = (2 as UInt32, 1033 as Int32, 7 as Int32)
   // Valgrind has no room for much more.
   let space = 16 << 30
   let largestBlock = 4 << 30
@@ -96,20 +94,12 @@ final class CountedAddresses: DMAAddressing {
   init(_ list: MapperList) { self.list = list }
 
   func makeFile(_ size: Int) throws(DeviceError) -> FileDescriptor {
-    let flags = IXY_MEMFD_CLOEXEC | Self.allowSealing
-    var file = FileDescriptor(owning: unsafe ixy_memfd("ixy", flags | IXY_MEMFD_HUGE_2MB))
+    // Sealed: a vfio-user server, which gets it, could take the memory away under our hands.
     let isFree = freeHugePages() >= size / DMADomain.pageSize
-    if file.number >= 0, isFree, Self.fix(file, size) { return file }
-    file = FileDescriptor(owning: unsafe ixy_memfd("ixy", flags))
-    guard file.number >= 0, Self.fix(file, size) else {
-      throw .lastError("Make \(size) bytes of DMA memory")
+    if isFree, let file = try? FileDescriptor(sealedMemory: size, "ixy", IXY_MEMFD_HUGE_2MB) {
+      return file
     }
-    return file
-  }
-
-  /// Gives a file its size, for ever: a vfio-user server, which gets it, could take the memory away under our hands.
-  private static func fix(_ file: borrowing FileDescriptor, _ size: Int) -> Bool {
-    ftruncate(file.number, size) == 0 && fcntl(file.number, addSeals, seals) == 0
+    return try FileDescriptor(sealedMemory: size, "ixy")
   }
 
   /// The lowest IOVA from which the file overlaps no other and all mappers can map it.
