@@ -190,15 +190,19 @@ import Testing
     guard case .misbehaved = error else { throw error }
   }
 
-  @Test func `shared pages that are no file misbehave`() throws {
-    let eventFD = makeEventFD()
-    let number = eventFD.number
+  /// A server that shares this file as a region's pages has broken the protocol.
+  private func expectMisbehavior(sharing file: Int32) throws {
     let error = try error(at: .regionInfo) { reply in
       var wrong = reply
-      wrong.files = [number]
+      wrong.files = [file]
       return wrong
     }
     guard case .misbehaved = error else { throw error }
+  }
+
+  @Test func `shared pages that are no file misbehave`() throws {
+    let eventFD = makeEventFD()
+    try expectMisbehavior(sharing: eventFD.number)
   }
 
   /// A file on a disk could stall every access, and a huge page is mapped whole.
@@ -207,13 +211,7 @@ import Testing
     let huge = IXY_MEMFD_CLOEXEC | IXY_MEMFD_HUGE_2MB
     let file = OpenFile(areHuge ? ixy_memfd("huge", huge) : open("/proc/self/exe", O_RDONLY))
     guard file.number >= 0, !areHuge || ftruncate(file.number, 2 << 20) == 0 else { return }
-    let number = file.number
-    let error = try error(at: .regionInfo) { reply in
-      var wrong = reply
-      wrong.files = [number]
-      return wrong
-    }
-    guard case .misbehaved = error else { throw error }
+    try expectMisbehavior(sharing: file.number)
   }
 
   @Test func `a server that asks for memory itself is refused and answers`() throws {
