@@ -6,31 +6,12 @@ import Ixy
 /// A frame stays in its ring until all of it is there and the wire can take it.
 @safe final class TransmitEngine {
   // SAFETY: a queue's number is checked where it comes in, and those in `enabledQueues` are below
-  // `queueCount`. What is read of a descriptor goes into `parts`, up to `mostSegmentedParts`, and
-  // is checked there; a frame goes into `memory` when its length was found to fit. A pointer of the
-  // driver's memory comes from its `DMATable` with the length that is used, and none outlives
-  // `generation`.
+  // `queueCount`. A pointer of the driver's memory comes from its `DMATable` with the length that
+  // is used, and none outlives `generation`.
   /// The number of queues.
   static let queueCount = 128
   /// The longest frame that goes out, in bytes without FCS.
   static let longestFrame = 16 << 10
-  /// The longest frame that the card cuts into segments.
-  static let longestSegmented = 256 << 10
-  /// The most descriptors of a frame (descriptor reference, 2.5), and of one to be cut.
-  static let mostParts = 40
-  static let mostSegmentedParts = 1024
-  /// A poll that has read so many descriptors of frames that are not plain begins no more of them.
-  ///
-  /// Each buffer may be on a page of its own that its owner has truncated, which costs us a mapping.
-  static let partsPerPoll = 1024
-  /// Room before a gathered frame, for a VLAN tag.
-  private static let headroom = 64
-
-  /// One descriptor of the frame that is being gathered: each is read once.
-  private struct Part {
-    var address: UInt64
-    var command: TransmitCommand
-  }
 
   private let registers: RegisterFile
   private let dma: DMATable
@@ -38,10 +19,7 @@ import Ixy
   private let interrupts: InterruptUnit
   private let receiver: ReceiveEngine
   private let queues = UnsafeMutablePointer<TransmitQueue>.allocate(capacity: queueCount)
-  private let parts = UnsafeMutablePointer<Part>.allocate(capacity: mostSegmentedParts)
-  /// A frame that is gathered from several buffers, or changed, with room before it for a VLAN tag.
-  private let memory = UnsafeMutableRawPointer.allocate(
-    byteCount: longestSegmented + headroom, alignment: 64)
+  private let gatherer: TransmitGatherer
   private let headers = UnsafeMutableRawPointer.allocate(
     byteCount: Segmentation.longestHeaders, alignment: 64)
   private let padded = UnsafeMutableRawPointer.allocate(byteCount: 64, alignment: 64)
@@ -51,7 +29,6 @@ import Ixy
   private var turn = 0
   private var isStale = true
   private var generation: UInt64 = 0
-  private var partsLeft = 0
   private var isTransmitting = false
   private var isLooped = false
   private var insertsFCS = true
@@ -76,13 +53,12 @@ import Ixy
     self.statistics = statistics
     self.interrupts = interrupts
     self.receiver = receiver
+    gatherer = TransmitGatherer(dma: dma)
     unsafe queues.initialize(repeating: TransmitQueue(), count: Self.queueCount)
   }
 
   deinit {
     unsafe queues.deallocate()
-    unsafe parts.deallocate()
-    unsafe memory.deallocate()
     unsafe headers.deallocate()
     unsafe padded.deallocate()
   }
@@ -143,7 +119,7 @@ import Ixy
   /// - Returns: How much was done: frames and contexts; 0 when there was nothing to do.
   func poll(_ wire: any Wire, limit: Int) -> Int {
     prepare()
-    partsLeft = Self.partsPerPoll
+    gatherer.refill()
     guard isTransmitting, !enabledQueues.isEmpty else { return 0 }
     var work = isSegmenting ? sendSegments(wire, limit) : 0
     if !isSegmenting {
@@ -247,16 +223,9 @@ import Ixy
   ///
   /// - Returns: How much was done; 0 when the frame is not complete, or enough was done in this poll.
   @inline(never)
-  private func sendSlowly(
-    _ index: Int, _ wire: any Wire, _ limit: Int
-  ) -> Int {
+  private func sendSlowly(_ index: Int, _ wire: any Wire, _ limit: Int) -> Int {
     let queue = unsafe queues + index
-    guard partsLeft > 0, let descriptor = unsafe queue.pointee.ring.descriptor(0, in: dma) else {
-      return 0
-    }
-    let first = unsafe TransmitCommand(bits: ixy_load64(descriptor + 8))
-    let address = unsafe ixy_load64(descriptor)
-    unsafe parts[0] = Part(address: address, command: first)
+    guard let (address, first) = unsafe gatherer.readFirst(queue) else { return 0 }
     if unsafe queue.pointee.isDiscarding {
       unsafe queue.pointee.isDiscarding = !first.has(TransmitCommand.endOfPacket)
     } else if first.isContext {
@@ -269,99 +238,30 @@ import Ixy
     } else {
       return sendGathered(index, wire, limit)
     }
-    unsafe retire(queue, 1)
+    unsafe gatherer.retire(queue, 1)
     return 1
   }
 
   private func sendGathered(_ index: Int, _ wire: any Wire, _ limit: Int) -> Int {
     let queue = unsafe queues + index
-    switch unsafe gather(queue) {
+    switch unsafe gatherer.gather(queue) {
     case .incomplete: return 0
     case .nothing(let count):
-      unsafe retire(queue, count)
+      unsafe gatherer.retire(queue, count)
       return 1
     case .rejected(let count):
       rejectedFrames += 1
-      unsafe retire(queue, count)
+      unsafe gatherer.retire(queue, count)
       return 1
     case .frame(let count, let length):
-      let frame = unsafe UnsafeMutableRawBufferPointer(start: memory + Self.headroom, count: length)
-      if unsafe parts[0].command.isSegmented {
+      let frame = unsafe gatherer.frame(length)
+      if gatherer.first.isSegmented {
         return unsafe startSegments(index, frame, count, wire, limit)
       }
-      unsafe finishFrame(queue, frame, parts[count - 1].command, wire)
-      unsafe retire(queue, count)
+      unsafe finishFrame(queue, frame, gatherer.last(of: count), wire)
+      unsafe gatherer.retire(queue, count)
       return 1
     }
-  }
-
-  /// Gives descriptors back whose commands are in `parts`.
-  private func retire(_ queue: UnsafeMutablePointer<TransmitQueue>, _ count: Int) {
-    for i in 0..<count {
-      guard let descriptor = unsafe queue.pointee.ring.descriptor(0, in: dma) else { return }
-      unsafe queue.pointee.complete(descriptor, parts[i].command)
-      unsafe queue.pointee.ring.advance(by: 1)
-    }
-  }
-
-  // MARK: Gathering
-
-  private enum Gathered {
-    /// The end is not in the ring yet.
-    case incomplete
-    /// A whole frame of no bytes: legal, and not sent.
-    case nothing(descriptors: Int)
-    /// No frame that could be sent.
-    case rejected(descriptors: Int)
-    /// It is in `memory`.
-    case frame(descriptors: Int, length: Int)
-  }
-
-  /// Collects the frame that starts with `parts[0]`.
-  private func gather(_ queue: UnsafeMutablePointer<TransmitQueue>) -> Gathered {
-    let owned = unsafe queue.pointee.ring.owned
-    if unsafe owned == queue.pointee.incomplete { return .incomplete }
-    let isSegmented = unsafe parts[0].command.isSegmented
-    let mostParts = isSegmented ? Self.mostSegmentedParts : Self.mostParts
-    let longest = isSegmented ? Self.longestSegmented : Self.longestFrame
-    var length = 0
-    for i in 0..<owned {
-      partsLeft &-= 1
-      if i > 0 {
-        guard let descriptor = unsafe queue.pointee.ring.descriptor(i, in: dma) else {
-          return .incomplete
-        }
-        unsafe parts[i].command = unsafe TransmitCommand(bits: ixy_load64(descriptor + 8))
-        unsafe parts[i].address = unsafe ixy_load64(descriptor)
-      }
-      let command = unsafe parts[i].command
-      // A context or nonsense within a frame ends it.
-      if !command.isData { return .rejected(descriptors: max(i, 1)) }
-      length += command.length
-      let isLast = command.has(TransmitCommand.endOfPacket)
-      if length > longest || i + 1 == mostParts && !isLast {
-        unsafe queue.pointee.isDiscarding = !isLast
-        return .rejected(descriptors: i + 1)
-      }
-      if isLast { return copy(descriptors: i + 1, length) }
-    }
-    unsafe queue.pointee.incomplete = owned
-    return .incomplete
-  }
-
-  private func copy(descriptors: Int, _ length: Int) -> Gathered {
-    if length == 0 { return .nothing(descriptors: descriptors) }
-    // Without a whole Ethernet header it is no frame.
-    if length < 14 { return .rejected(descriptors: descriptors) }
-    var target = unsafe memory + Self.headroom
-    for i in 0..<descriptors {
-      let size = unsafe parts[i].command.length
-      guard unsafe dma.read(parts[i].address, into: target, count: size) else {
-        return .rejected(descriptors: descriptors)
-      }
-      unsafe target += size
-    }
-    return .frame(descriptors: descriptors, length: length)
   }
 
   // MARK: Changing
@@ -371,7 +271,7 @@ import Ixy
     _ queue: UnsafeMutablePointer<TransmitQueue>, _ gathered: UnsafeMutableRawBufferPointer,
     _ last: TransmitCommand, _ wire: any Wire
   ) {
-    let first = unsafe parts[0].command
+    let first = gatherer.first
     var frame = unsafe gathered
     var tag = last.tag
     if first.has(TransmitCommand.isAdvanced) {
@@ -405,11 +305,11 @@ import Ixy
   ) -> Int {
     let queue = unsafe queues + index
     segmentation = unsafe Segmentation(
-      frame, headers: headers, context: queue.pointee.context(parts[0].command.context),
+      frame, headers: headers, context: queue.pointee.context(gatherer.first.context),
       longest: Self.longestFrame - 4, masks: masks)
     if segmentation == nil {
       rejectedFrames += 1
-      unsafe retire(queue, count)
+      unsafe gatherer.retire(queue, count)
       return 1
     }
     isSegmenting = true
@@ -421,7 +321,7 @@ import Ixy
   /// Sends what the wire takes of the frame that is being cut.
   private func sendSegments(_ wire: any Wire, _ limit: Int) -> Int {
     let queue = unsafe queues + segmentedQueue
-    let first = unsafe parts[0].command
+    let first = gatherer.first
     let tag = unsafe queue.pointee.context(first.context).tag
     var work = 0
     while work < limit, isSegmenting, isLooped || wire.canSend,
@@ -434,7 +334,7 @@ import Ixy
       work &+= 1
       if segmentation?.isFinished == true {
         isSegmenting = false
-        unsafe retire(queue, segmentedParts)
+        unsafe gatherer.retire(queue, segmentedParts)
       }
     }
     return work
