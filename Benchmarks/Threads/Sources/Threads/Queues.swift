@@ -7,6 +7,8 @@ private struct Lane: ~Copyable {
   private var tx: IxgbeTransmitQueue
   private var card: StandInQueue
   private(set) var time = Duration.zero
+  /// Frames that were forwarded, those before the time began included.
+  private(set) var forwarded = 0
 
   init(_ device: IxgbeDevice, _ card: StandInCard, _ id: Int, _ domain: DMADomain) throws {
     let pool = try Mempool(domain: domain, buffers: 4096)
@@ -27,14 +29,14 @@ private struct Lane: ~Copyable {
 
   private mutating func turn() {
     card.step(32)
-    driverStep(&rx, &tx)
+    forwarded += driverStep(&rx, &tx)
   }
 }
 
 /// The driver's part of a turn: what is counted.
 @inline(never) private func driverStep(
   _ rx: inout IxgbeReceiveQueue, _ tx: inout IxgbeTransmitQueue
-) {
+) -> Int {
   rx.forward(to: &tx, max: 32) { packet in
     packet[1] &+= 1
     return .send
@@ -77,6 +79,7 @@ func measureQueues(upTo threads: Int, packets: Int, rounds: Int) throws {
       }
       for thread in running {
         let lane = try thread.join()
+        precondition(lane.forwarded > packets, "the stand-in card gave too few frames")
         times[count].append(lane.time / .nanoseconds(1) / Double(packets))
       }
     }
