@@ -46,7 +46,9 @@ struct Session {
       }
       if counts.isEmpty {
         account.check(revive(&lanes, devices), "a card receives nothing any more")
-        if isLast || Bool.random(using: &random) { settle(&lanes) }
+        if isLast || Bool.random(using: &random) {
+          account.check(settle(&lanes), "frames stay in a ring")
+        }
         counts = closeGates {}
       }
       refused = lanes.refused
@@ -110,7 +112,7 @@ struct Session {
   private func revive(_ lanes: inout Lanes, _ devices: [IxgbeDevice]) -> Bool {
     emulation.exclusively { for port in ports { port.wire.isConnected = true } }
     let before = devices.map { $0.receiveStatistics(0).packets }
-    let deadline = ContinuousClock.now + .seconds(10)
+    let deadline = ContinuousClock.now + .seconds(60)
     while ContinuousClock.now < deadline {
       if lanes.step() == 0 { usleep(100) }
       if zip(devices, before).allSatisfy({ $0.receiveStatistics(0).packets > $1 }) { return true }
@@ -118,9 +120,9 @@ struct Session {
     return false
   }
 
-  /// Gives the cards no more frames, and lets those arrive that are under way: in the last session all of them,
-  /// however long the emulation's thread is kept from running.
-  private func settle(_ lanes: inout Lanes) {
+  /// Gives the cards no more frames, and waits until those have arrived that are under way: in the last session
+  /// all of them, however long the emulation's thread is kept from running.
+  private func settle(_ lanes: inout Lanes) -> Bool {
     emulation.exclusively {
       for port in ports {
         port.wire.isFeeding = false
@@ -129,10 +131,12 @@ struct Session {
     }
     let deadline = ContinuousClock.now + .seconds(60)
     var quiet = 0
-    while quiet < 100 || isLast && framesUnderWay != 0 && ContinuousClock.now < deadline {
+    while ContinuousClock.now < deadline {
+      if quiet >= 100, !isLast || framesUnderWay == 0 { return true }
       quiet = lanes.step() + lanes.pending() > 0 ? 0 : quiet + 1
       usleep(1000)
     }
+    return false
   }
 
   /// What the wires gave in this session and did not get back.
