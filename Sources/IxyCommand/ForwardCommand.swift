@@ -84,7 +84,7 @@ struct ForwardCommand: ParsableCommand {
     for device in devices { try device.setPromiscuous(true) }
     let ports = bench.ports
     let sinks = bench.wires.compactMap { $0 as? SinkWire }
-    bench.emulation.exclusively { for sink in sinks { sink.measuresLatency = true } }
+    bench.emulation.exclusively { for sink in sinks { sink.measureLatency() } }
     try bench.waitForLinks()
     var limits = Limits(
       duration: duration, idle: exitWhenIdle, count: count)

@@ -13,6 +13,7 @@
   let compared: [Int]
   /// Room for every register.
   private let seen = UnsafeMutablePointer<UInt32>.allocate(capacity: RegisterFile.size / 4)
+  // Assigned whole, never changed in place: else every look at them is one for exclusive access too.
   private(set) var receiveQueues: [Int] = []
   private(set) var transmitQueues: [Int] = []
 
@@ -73,13 +74,11 @@
   }
 
   func receiveQueue(_ queue: Int, isOn: Bool) {
-    receiveQueues.removeAll { $0 == queue }
-    if isOn { receiveQueues.append(queue) }
+    receiveQueues = receiveQueues.filter { $0 != queue } + (isOn ? [queue] : [])
   }
 
   func transmitQueue(_ queue: Int, isOn: Bool) {
-    transmitQueues.removeAll { $0 == queue }
-    if isOn { transmitQueues.append(queue) }
+    transmitQueues = transmitQueues.filter { $0 != queue } + (isOn ? [queue] : [])
   }
 }
 

@@ -4,8 +4,8 @@ import Ixy
 public final class SinkWire: Wire {
   private let checker = SequenceChecker()
   private var received: UInt64 = 0
-  /// Whether the time that numbered frames were under way is measured: a reading of the clock for each.
-  public var measuresLatency = false
+  // Private: each look at it from a frame would else be one for exclusive access too.
+  private var measuresLatency = false
   /// What was measured.
   public private(set) var latencies = Latencies()
 
@@ -31,6 +31,9 @@ public final class SinkWire: Wire {
     counts.reordered = checker.reordered
     return counts
   }
+
+  /// Measures from now on how long numbered frames were under way, which takes a reading of the clock for each.
+  public func measureLatency() { measuresLatency = true }
 
   /// Counts a frame, and checks its number.
   public func send(_ frame: UnsafeRawBufferPointer) {
