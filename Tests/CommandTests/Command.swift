@@ -34,7 +34,8 @@ final class Command {
   }
 
   deinit {
-    if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+    // Each process that is started here leads a group: what it has started itself goes, too.
+    if process.isRunning { kill(-process.processIdentifier, SIGKILL) }
   }
 
   /// What it has printed so far.
@@ -53,17 +54,36 @@ final class Command {
   }
 
   /// Waits until `condition` holds.
-  func wait(seconds: Double = 60, for event: String, _ condition: () -> Bool) throws {
+  func wait(seconds: Double = 60, for event: String, _ condition: () throws -> Bool) throws {
     let deadline = Date.now + seconds
-    while !condition() {
-      if Date.now > deadline { throw Timeout(event: event, output: output + errors) }
+    while try !condition() {
+      if Date.now > deadline {
+        throw Timeout(
+          event: event, words: process.arguments ?? [], output: output, errors: errors)
+      }
       usleep(10_000)
+    }
+  }
+
+  /// Waits until its statistics of each second (--json) add up to so many frames at its first card.
+  ///
+  /// The first second may pass before the first frame.
+  func waitForFrames(_ count: Int = 1) throws {
+    try wait(for: "\(count) frames") {
+      // The last line may be there in part.
+      let seconds = output.split(separator: "\n").compactMap {
+        try? Event.all(in: String($0)).first
+      }
+      let frames = seconds.compactMap { $0.ports?.first?.rx_packets }.reduce(0, +)
+      return frames >= count || !isRunning
     }
   }
 
   struct Timeout: Error {
     var event: String
+    var words: [String]
     var output: String
+    var errors: String
   }
 
   /// Runs the command to its end.
@@ -127,43 +147,75 @@ struct Event: Decodable {
 
 /// The frames of a capture file of the classic format.
 func frames(of path: String) throws -> [Data] {
-  let data = try Data(contentsOf: URL(fileURLWithPath: path))
-  func number(_ offset: Int) -> Int {
-    Int(data[offset..<offset + 4].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) })
+  var rest = try Data(contentsOf: URL(fileURLWithPath: path))
+  func take(_ count: Int) throws -> Data {
+    try #require(rest.count >= count, "\(path) ends within a frame, or before its first")
+    defer { rest = rest.dropFirst(count) }
+    return Data(rest.prefix(count))
   }
-  try #require([0xA1B2_C3D4, 0xA1B2_3C4D].contains(number(0)))
+  func number(_ bytes: Data) -> Int {
+    Int(bytes.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) })
+  }
+  try #require([0xA1B2_C3D4, 0xA1B2_3C4D].contains(number(take(24).prefix(4))))
   var frames: [Data] = []
-  var offset = 24
-  while offset < data.count {
-    let length = number(offset + 8)
-    frames.append(Data(data[offset + 16..<offset + 16 + length]))
-    offset += 16 + length
-  }
+  while !rest.isEmpty { frames.append(try take(number(take(16)[8..<12]))) }
   return frames
 }
 
-/// Runs a script to its end; its output is in the error when it fails.
+/// Writes a capture of 21 numbered frames over two seconds, and returns the frames.
+func writeTenASecond(to path: String) throws -> [Data] {
+  func words(_ values: [UInt32]) -> Data {
+    values.map { value in withUnsafeBytes(of: value.littleEndian) { Data($0) } }.reduce(Data(), +)
+  }
+  let frames = (0..<21).map { Data(repeating: $0, count: 60) }
+  var file = words([0xA1B2_3C4D, 4 << 16 | 2, 0, 0, 65535, 1])
+  for (i, frame) in frames.enumerated() {
+    file += words([UInt32(i / 10), UInt32(i % 10 * 100_000_000), 60, 60]) + frame
+  }
+  try file.write(to: URL(fileURLWithPath: path))
+  return frames
+}
+
+/// Whether nobody holds a capture: neither who writes it nor the process that cuts it to its frames.
+func isFree(_ path: String) -> Bool {
+  let file = open(path, O_RDONLY | O_CLOEXEC)
+  defer { close(file) }
+  // Closing alone does not unlock while a child that is just being started has the file, too.
+  defer { flock(file, LOCK_UN) }
+  return flock(file, LOCK_EX | LOCK_NB) == 0
+}
+
+/// Runs a script to its end, two minutes at most, and returns what it prints.
 @discardableResult
 func shell(_ script: String, in scratch: Scratch) throws -> String {
-  let process = Process()
-  process.executableURL = URL(fileURLWithPath: "/bin/bash")
-  process.arguments = ["-o", "pipefail", "-ec", script]
-  let log = scratch.url(UUID().uuidString)
-  _ = FileManager.default.createFile(atPath: log.path, contents: nil)
-  let handle = try FileHandle(forWritingTo: log)
-  process.standardOutput = handle
-  process.standardError = handle
-  process.currentDirectoryURL = scratch.url(".")
-  try process.run()
-  process.waitUntilExit()
-  let text = try String(contentsOf: log, encoding: .utf8)
-  if process.terminationStatus != 0 { throw ScriptError(script: script, output: text) }
-  return text
+  let result = try Command(
+    ["-o", "pipefail", "-ec", script], prefix: ["-C", scratch.path(".")], path: "bash", in: scratch
+  ).wait(seconds: 120)
+  if result.status != 0 {
+    throw ScriptError(script: script, output: result.output, errors: result.errors)
+  }
+  return result.output
 }
 
 struct ScriptError: Error {
   var script: String
   var output: String
+  var errors: String
+}
+
+/// Whether networks and file systems of a test's own can be made: root may not in a usual container.
+let canUnshare: Bool = {
+  guard getuid() == 0, let scratch = try? Scratch() else { return false }
+  return (try? shell("unshare -mn mount -t tmpfs none /tmp", in: scratch)) != nil
+}()
+
+/// The frames of a capture that cards take at the usual MTU, as `fwd --touch` sends them.
+func touched(_ traffic: String) throws -> [Data] {
+  try frames(of: traffic).filter { $0.count <= 1518 }.map { frame in
+    var touched = padded(frame)
+    touched[1] &+= 1
+    return touched
+  }
 }
 
 /// A frame as it looks after a wire: at least 60 bytes.
