@@ -137,7 +137,8 @@ struct Limits: Budget {
   let idle: Duration?
   /// Packets still to go; nil is no limit.
   var left: Int?
-  private var lastPacket = ContinuousClock.now
+  /// Nil until the first look: what is set up before takes its time, and no packets.
+  private var lastPacket: ContinuousClock.Instant?
 
   init(duration: Duration?, idle: Duration? = nil, count: Int? = nil) {
     deadline = duration.map { ContinuousClock.now + $0 }
@@ -158,9 +159,9 @@ struct Limits: Budget {
   private var hasEnded = false
 
   /// Whether it is time to end; looks at the clock.
-  mutating func isOver(wasBusy: Bool) -> Bool {
-    let now = ContinuousClock.now
-    if wasBusy { lastPacket = now }
+  mutating func isOver(wasBusy: Bool, at now: ContinuousClock.Instant = .now) -> Bool {
+    let lastPacket = wasBusy ? now : lastPacket ?? now
+    self.lastPacket = lastPacket
     if hasEnded { return now - lastPacket >= .milliseconds(100) }
     if StopSignal.isRaised || left == 0 || deadline.map({ now >= $0 }) ?? false {
       guard let isEnding else { return true }

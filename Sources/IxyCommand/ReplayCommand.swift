@@ -101,8 +101,10 @@ struct ReplaySource {
   /// Adds the frames that are due to a batch, until it has `count`.
   ///
   /// - Throws: When the file cannot be read on, or has only the start of a frame.
-  mutating func fill(_ batch: inout PacketBatch, from pool: Mempool, upTo count: Int) throws {
-    let now = monotonicTime()
+  mutating func fill(
+    _ batch: inout PacketBatch, from pool: Mempool, upTo count: Int,
+    at now: UInt64 = monotonicTime()
+  ) throws {
     while batch.count < count, !isOver {
       if next == nil, try !read(now) { return }
       guard let (record, due) = next, due <= now else { return }

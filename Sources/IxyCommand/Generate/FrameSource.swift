@@ -76,14 +76,17 @@ struct FrameSource: ~Copyable {
 /// How many frames are due at a rate.
 struct Pace {
   private let framesPerSecond: Double
-  private let start = ContinuousClock.now
+  private let start: ContinuousClock.Instant
   private var done = 0
 
-  init(framesPerSecond: Double) { self.framesPerSecond = framesPerSecond }
+  init(framesPerSecond: Double, start: ContinuousClock.Instant = .now) {
+    self.framesPerSecond = framesPerSecond
+    self.start = start
+  }
 
   /// The frames that should have been sent by now and were not.
-  func due() -> Int {
-    let seconds = (ContinuousClock.now - start) / .seconds(1)
+  func due(at now: ContinuousClock.Instant = .now) -> Int {
+    let seconds = (now - start) / .seconds(1)
     return max(0, Int(seconds * framesPerSecond) - done)
   }
 
