@@ -60,13 +60,14 @@ func poll(
 
 /// Waits until the cards have taken all that is in their transmit rings, and says what they have not.
 ///
-/// It ends when they have taken nothing for three seconds, after Ctrl-C for one.
+/// It ends when they have taken nothing for thirty seconds: a card in another process may get no processor for
+/// long. Who does not want to wait for a card whose link is down presses Ctrl-C, and waits for one second.
 func drain(_ pending: () throws -> Int) throws {
   var (fewest, last) = (Int.max, ContinuousClock.now)
   while case let count = try pending(), count > 0 {
     let now = ContinuousClock.now
     if count < fewest { (fewest, last) = (count, now) }
-    if now - last > .seconds(StopSignal.isRaised ? 1 : 3) {
+    if now - last > .seconds(StopSignal.isRaised ? 1 : 30) {
       return tell("\(count) frames were not sent: the card takes none. Is its link up?")
     }
     sched_yield()
