@@ -29,8 +29,8 @@ import Testing
 
   @Test func `a forwarder says what arrived at a sink behind it`() throws {
     let result = try Command.run(
-      "fwd", "emu:82599,wire=generator,count=1000", "emu:82599,wire=sink", "--json",
-      "--exit-when-idle", "1s", in: scratch)
+      "fwd", "emu:82599,wire=generator", "emu:82599,wire=sink", "--json", "--count", "1000",
+      in: scratch)
     #expect(result.status == 0, "\(result.errors)")
     let lines = result.output.split(separator: "\n")
     let line = try #require(lines.first { $0.contains("\"sink\",\"latency_ns\"") })
@@ -51,8 +51,7 @@ import Testing
     let names = fields.split(separator: " ").map { "-e \($0)" }.joined(separator: " ")
     let text = try shell(
       """
-      tshark -o ip.check_checksum:TRUE -o udp.check_checksum:TRUE -r \(file) -T fields \(names) \
-        2>/dev/null
+      tshark -o ip.check_checksum:TRUE -o udp.check_checksum:TRUE -r \(file) -T fields \(names)
       """, in: scratch)
     let rows = text.split(separator: "\n").map { row in
       row.split(separator: "\t", omittingEmptySubsequences: false).map(String.init)
@@ -95,28 +94,27 @@ import Testing
     #expect(try frames(of: file) == Array(repeating: padded(first), count: 100))
   }
 
-  @Test func `a rate is kept within one percent over five seconds`() throws {
+  @Test func `with a rate no frame is made before its time`() throws {
     let file = scratch.path("sent.pcap")
+    let start = DispatchTime.now().uptimeNanoseconds
     let result = try Command.run(
-      "pktgen", "emu:82599,wire=pcap,out=\(file)", "--rate", "2000", "--duration", "5s", in: scratch
-    )
+      "pktgen", "emu:82599,wire=pcap,out=\(file)", "--rate", "2000", "--count", "4000", in: scratch)
     #expect(result.status == 0, "\(result.errors)")
     let sent = try frames(of: file)
-    // Each frame says when it was made: what a busy machine does between the frames and here does not matter.
-    func time(_ frame: Data) -> Double {
-      Double(frame[54..<60].reduce(UInt64(0)) { $0 << 8 | UInt64($1) }) / 1e9
+    #expect(sent.count == 4000)
+    for (i, frame) in sent.enumerated() {
+      // Each says when it was made. How late it may be, the machine decides; that none is left out, `PaceTests` show.
+      let time = frame[54..<60].reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+      #expect((time &- start) % (1 << 48) >= UInt64(i) * 500_000, "frame \(i)")
     }
-    let seconds = time(try #require(sent.last)) - time(sent[0])
-    #expect(seconds > 4 && seconds < 6)
-    let rate = Double(sent.count) / seconds
-    #expect(abs(rate - 2000) < 20, "\(rate)")
   }
 
   @Test func `the sink reports exactly what the wire loses and swaps`() throws {
     // The last frame, whose loss nothing shows, is not among the lost ones.
     let result = try Command.run(
-      "sink", "emu:82599,wire=generator,count=50010,lose=100,swap=333", "--exit-when-idle", "1s",
-      "--json", in: scratch)
+      "sink", "emu:82599,wire=generator,count=50010,lose=100,swap=333", "--count", "49510",
+      "--exit-when-idle", "30s", "--json", in: scratch)
+    #expect(result.status == 0, "\(result.errors)")
     let sink = try sink(result.output)
     #expect(sink.lost == 500 && sink.received == 49_510 && sink.others == 0)
     // Of the 150 frames that should be overtaken, number 32,300 is one of the lost.
@@ -141,7 +139,9 @@ import Testing
       ] + options, in: scratch
     ).wait()
     #expect(sent.status == 0, "\(sent.errors)")
-    let sink = try sink(try sinking.wait().output)
+    let result = try sinking.wait()
+    #expect(result.status == 0, "\(result.errors)")
+    let sink = try sink(result.output)
     #expect(sink.received == 3000 && sink.lost == 0 && sink.reordered == 0)
   }
 }
