@@ -162,20 +162,27 @@ import Testing
   func `doctor names each thing that is taken away, and what mends it`(
     check: String, take: String, mend: String
   ) throws {
-    struct Finding: Decodable {
-      var check: String
-      var state: String
-      var mend: String?
-    }
     let root = try makeMachine()
-    let well = try Command.run("doctor", "03:00.0", "--json", "--root", root, in: scratch)
-    #expect(well.status == 0, "\(well.output)\(well.errors)")
+    #expect(try missing(at: root).isEmpty)
     try shell("cd \(root)\n\(take)", in: scratch)
-    let result = try Command.run("doctor", "03:00.0", "--json", "--root", root, in: scratch)
-    #expect(result.status == 1)
-    let missing = try lines(Finding.self, result.output).filter { $0.state == "missing" }
+    let missing = try missing(at: root)
     #expect(missing.map(\.check) == [check])
     #expect(missing.first?.mend?.contains(mend) == true, "\(missing)")
+  }
+
+  private struct Finding: Decodable {
+    var check: String
+    var state: String
+    var mend: String?
+  }
+
+  /// What doctor misses on a machine whose files are at `root`.
+  private func missing(at root: String) throws -> [Finding] {
+    let result = try Command.run("doctor", "03:00.0", "--json", "--root", root, in: scratch)
+    let missing = try lines(Finding.self, result.output).filter { $0.state == "missing" }
+    #expect(result.status == (missing.isEmpty ? 0 : 1), "\(result.errors)")
+    // How much a process may lock is not in a file: that is of the machine that runs the tests.
+    return missing.filter { $0.check != "locked memory" }
   }
 
   @Test func `doctor looks at this machine`() throws {
@@ -186,53 +193,74 @@ import Testing
 
   // MARK: - What a running command shows
 
-  @Test func `a terminal shows a table that is redrawn`() throws {
+  /// What a forwarder shows on a terminal, until `isDrawn`, and at its end.
+  private func screen(
+    _ options: String = "", wire: String = "generator", until isDrawn: (String) -> Bool
+  ) throws -> String {
     // `script` gives the command a terminal.
-    let text = try shell(
-      """
-      TERM=xterm timeout 60 script -qec '\(Command.path) fwd emu:82599,wire=generator \\
-        emu:82599,wire=sink --duration 3s' /dev/null </dev/null
-      """, in: scratch)
-    #expect(text.contains("ring [") && text.contains("lost 0 now"))
+    let command = try Command(
+      [
+        "-qec", "exec \(Command.path) fwd emu:82599,wire=\(wire) emu:82599,wire=sink \(options)",
+        "/dev/null",
+      ], prefix: ["TERM=xterm"], path: "script", in: scratch)
+    try command.wait(for: "its table") { isDrawn(command.output) || !command.isRunning }
+    command.interrupt()
+    return try command.wait().output
+  }
+
+  @Test func `a terminal shows a table that is redrawn`() throws {
     // The second table goes up over the first.
+    let text = try screen { $0.contains("\u{1B}[9A") }
     #expect(text.contains("\u{1B}[9A"))
+    #expect(text.contains("ring [") && text.contains("lost 0 now"))
   }
 
   @Test func `each of several queues has its bars`() throws {
-    let text = try shell(
-      """
-      TERM=xterm timeout 60 script -qec '\(Command.path) fwd emu:82599,wire=generator,flows=9 \
-        emu:82599,wire=sink --queues 2 --duration 2s' /dev/null </dev/null
-      """, in: scratch)
-    #expect(text.contains(/queue 0 +in \[[ #]{20}\] +out \[[ #]{20}\]/))
-    #expect(text.contains(/queue 1 +in \[[ #]{20}\] +out \[[ #]{20}\]/))
+    let bars = [
+      /queue 0 +in \[[ #]{20}\] +out \[[ #]{20}\]/, /queue 1 +in \[[ #]{20}\] +out \[[ #]{20}\]/,
+    ]
+    let text = try screen("--queues 2", wire: "generator,flows=9") { text in
+      bars.allSatisfy { text.contains($0) }
+    }
+    #expect(bars.allSatisfy { text.contains($0) })
+  }
+
+  /// A forwarder that serves its counters at a port, at another one when that is taken.
+  private func serveCounters() throws -> (Command, address: String) {
+    var tries = 0
+    while true {
+      let address = "127.0.0.1:\(Int.random(in: 20_000..<32_000))"
+      let command = try Command(
+        [
+          "fwd", "emu:82599,wire=generator,rate=1000", "emu:82599,wire=sink", "--json", "--metrics",
+          address,
+        ], in: scratch)
+      try command.waitForFrames()
+      tries += 1
+      if command.isRunning || tries == 5 { return (command, address) }
+    }
   }
 
   @Test func `counters are served to Prometheus`() throws {
-    let port = 20_000 + Int(getpid()) % 20_000
-    let command = try Command(
-      [
-        "fwd", "emu:82599,wire=generator,rate=1000", "emu:82599,wire=sink", "--json", "--metrics",
-        "127.0.0.1:\(port)",
-      ], in: scratch)
-    try command.wait(for: "two reports") {
-      command.output.split(separator: "\n").count >= 2 || !command.isRunning
+    let (command, address) = try serveCounters()
+    let sample = /ixy_transmit_packets_total\{port="emu:82599,wire=sink"\} (\d+)/
+    var text = ""
+    try command.wait(for: "more than 100 frames") {
+      text = try shell(
+        """
+        exec 3<>/dev/tcp/\(address.replacing(":", with: "/"))
+        printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3
+        cat <&3
+        """, in: scratch)
+      return try Int(#require(text.firstMatch(of: sample)?.1)) ?? 0 > 100
     }
-    let text = try shell(
-      """
-      exec 3<>/dev/tcp/127.0.0.1/\(port)
-      printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3
-      cat <&3
-      """, in: scratch)
-    let second = try Command.run(
-      "demo", "--metrics", "127.0.0.1:\(port)", "--duration", "1s", in: scratch)
+    #expect(text.hasPrefix("HTTP/1.0 200 OK\r\n"))
+    #expect(text.contains("# TYPE ixy_receive_packets_total counter"))
+    let second = try Command.run("demo", "--metrics", address, "--duration", "1s", in: scratch)
     #expect(second.status == 1 && second.errors.contains("the port free"), "\(second.errors)")
     #expect(second.output.isEmpty)
     command.interrupt()
-    #expect(try command.wait(seconds: 10).status == 0, "\(command.errors)")
-    #expect(text.hasPrefix("HTTP/1.0 200 OK\r\n"))
-    #expect(text.contains("# TYPE ixy_receive_packets_total counter"))
-    let sample = /ixy_transmit_packets_total\{port="emu:82599,wire=sink"\} (\d+)/
-    #expect(Int(try #require(text.firstMatch(of: sample)?.1)) ?? 0 > 100)
+    let result = try command.wait()
+    #expect(result.status == 0, "\(result.errors)")
   }
 }
