@@ -3,7 +3,7 @@
 import Emulation
 import Ixy
 
-let description = try CardDescription("emu:82599,wire=generator,count=2000,rate=1000")
+let description = try CardDescription("emu:82599,wire=generator,rate=1000")
 let (wire, address) = try PatchPanel().plugIn(description)
 let emulation = EmulationThread()
 let bus = emulation.add(try NIC82599(wire: wire, mac: address), wire: wire)
