@@ -124,6 +124,9 @@ public final class VFIOUserDevice: PCIDevice {
 }
 
 extension VFIOUserDevice: DMAMapper {
+  /// The server has it.
+  public var sharesMemory: Bool { true }
+
   /// All 64 bits.
   public var usableIOVAs: [ClosedRange<UInt64>] { [0 ... .max] }
 

@@ -47,6 +47,18 @@ import Testing
     }
   }
 
+  @Test func `a served card shares no domain with one that has physical addresses`() throws {
+    try withServer(ToyModel()) { path in
+      let device = try VFIOUserDevice(path: path)
+      let physical = DMADomain()
+      try physical.usePhysicalAddresses()
+      #expect(throws: DeviceError.self) { try device.attach(to: physical) }
+      let shared = DMADomain()
+      try device.attach(to: shared)
+      #expect(throws: DeviceError.self) { try shared.usePhysicalAddresses() }
+    }
+  }
+
   @Test func `a doorbell in a shared page reaches the model without a message`() throws {
     let model = try ToyModel()
     try withServer(model) { path in

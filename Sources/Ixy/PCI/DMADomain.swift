@@ -25,6 +25,8 @@ import Synchronization
   var unmapBlock: ((DMABlock) -> Void)?
   /// A block is gone, and another may have its IOVAs.
   var freeIOVAs: ((DMABlock) -> Void)?
+  /// Refuses physical addresses where another process has the memory.
+  var checkPhysicalAddresses: (() throws(DeviceError) -> Void)?
   /// Who those call; nil while all devices see all memory.
   var mappers: AnyObject?
   // Weak: a block lives as long as its parts.
@@ -42,9 +44,12 @@ import Synchronization
   }
 
   /// Makes all IOVAs physical addresses, for a card without an IOMMU; once there is memory, that traps.
+  ///
+  /// - Throws: `DeviceError.refused` when a card of the domain is in another process.
   public func usePhysicalAddresses() throws(DeviceError) {
     if addressing is PhysicalAddresses { return }
     precondition(unsafe base == nil, "open all cards of a domain before its mempools")
+    try checkPhysicalAddresses?()
     addressing = PhysicalAddresses()
   }
 

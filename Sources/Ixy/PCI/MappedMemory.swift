@@ -12,16 +12,32 @@ public protocol DMAMapper: AnyObject {
   ) throws(DeviceError)
   /// Takes one mapping away again.
   func unmap(iova: UInt64, size: Int)
+  /// Whether another process gets the memory.
+  ///
+  /// It can free the pages; a card with their physical addresses would go on with them, whosever they are then.
+  var sharesMemory: Bool { get }
+}
+
+extension DMAMapper {
+  /// That the memory stays in this process.
+  public var sharesMemory: Bool { false }
 }
 
 extension DMADomain {
   /// Lets a device see all memory of the domain, now and later, as long as `mapper` lives.
+  ///
+  /// - Throws: What the mapper says, or `DeviceError.refused` when it shares memory with another process and a card of
+  ///   the domain has physical addresses.
   public func attach(_ mapper: any DMAMapper) throws(DeviceError) {
     lock._unsafeLock()
     defer { lock._unsafeUnlock() }
     let list = mappers as? MapperList ?? MapperList()
     // A card that is opened once more sees it already.
     if list.mappers.contains(where: { $0 === mapper }) { return }
+    if mapper.sharesMemory {
+      if addressing is PhysicalAddresses { throw Self.mixture }
+      checkPhysicalAddresses = { () throws(DeviceError) in throw Self.mixture }
+    }
     mappers = list
     mapBlock = { block throws(DeviceError) in try list.map(block) }
     unmapBlock = { list.unmap($0) }
@@ -31,6 +47,14 @@ extension DMADomain {
       if let block = block() { try MapperList.map(block, by: mapper) }
     }
     list.add(mapper)
+  }
+
+  private static var mixture: DeviceError {
+    .refused(
+      "Share memory with another process",
+      found:
+        "a card without an IOMMU has its physical addresses, and would go on with pages that were freed",
+      advice: "Bind that card to vfio-pci behind an IOMMU, or use a domain of its own.")
   }
 }
 
