@@ -250,6 +250,7 @@ private typealias Reg = IgbRegister
   ) throws(DeviceError) {
     // The first rings are on after a reset; addresses may change only while they are off.
     bar[ring.control].isEnabled = false
+    try bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) { !$0.isEnabled }
     bar[ring.baseLow] = UInt32(truncatingIfNeeded: memory.iova)
     bar[ring.baseHigh] = UInt32(truncatingIfNeeded: memory.iova >> 32)
     bar[ring.length] = UInt32(memory.size)

@@ -211,8 +211,9 @@ private typealias Reg = IxgbeRegister
     unsafe allCounters + 16 * registers.index
   }
 
-  /// Starts a ring from its first descriptor.
+  /// Starts a ring from its first descriptor, unless it has not stopped for its last owner.
   func start(_ ring: IxgbeRingRegisters, _ dma: borrowing DMAMemory) throws(DeviceError) {
+    try bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) { $0[25...25] == 0 }
     bar[ring.baseLow] = UInt32(truncatingIfNeeded: dma.iova)
     bar[ring.baseHigh] = UInt32(truncatingIfNeeded: dma.iova >> 32)
     bar[ring.length] = UInt32(dma.size)
@@ -225,9 +226,7 @@ private typealias Reg = IxgbeRegister
   /// Switches the receiver on while the security path is off (§4.6.7).
   func startReceiver() throws(DeviceError) {
     bar[Reg.secrxctrl][1...1] = 1
-    try bar.wait(for: "its security path to empty", in: Reg.secrxstat, of: pci.name) {
-      $0[0...0] == 1
-    }
+    try bar.wait(for: "its security path", in: Reg.secrxstat, of: pci.name) { $0[0...0] == 1 }
     bar[Reg.rxctrl][0...0] = 1
     bar[Reg.secrxctrl][1...1] = 0
   }

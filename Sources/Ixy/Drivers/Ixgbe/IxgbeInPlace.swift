@@ -55,6 +55,8 @@ import Glibc
   }
 
   deinit {
+    // Before the ring is free: its next owner may want the head, or not.
+    target.device.bar[target.ring.headReport] = 0
     // Both, also when the first does not stop: what is not stopped could not be taken again.
     let hasStopped = [source, target].map { $0.device.stop($0.ring) }
     if hasStopped.contains(false) {
@@ -62,7 +64,6 @@ import Glibc
       // The mempool leaks its memory, too: its buffers are not back.
       return ring.leak()
     }
-    target.device.bar[target.ring.headReport] = 0
     for i in 0...ring.mask { unsafe pool.state.give(ring.buffers[i]) }
   }
 
