@@ -4,9 +4,10 @@ extension Vmxnet3Device: FrameFilter, FrameSpreader {
 
   /// Sets key, fields and table, before the first receive queue is taken; the device hashes no ports of UDP.
   public func setReceiveSideScaling(_ scaling: ReceiveSideScaling) throws(DeviceError) {
-    let isActive = state.withLock { $0.isActive }
-    try require(scaling, fields: Vmxnet3RSS.fields, isReceiving: isActive)
-    state.withLock { _ in self.scaling = scaling }
+    try state.withLock { state throws(DeviceError) in
+      try require(scaling, fields: Vmxnet3RSS.fields, isReceiving: state.isActive)
+      self.scaling = scaling
+    }
   }
 
   /// Receives every frame on the wire, or only those for this card.
