@@ -42,6 +42,11 @@ static void on_bus_error(int signal, siginfo_t *info, void *context) {
 }
 
 void ixy_survive_truncation(void) {
+  // Where it is blocked, it ends the process whatever the handler.
+  sigset_t bus_error;
+  sigemptyset(&bus_error);
+  sigaddset(&bus_error, SIGBUS);
+  pthread_sigmask(SIG_UNBLOCK, &bus_error, NULL);
   static char done;
   if (__atomic_exchange_n(&done, 1, __ATOMIC_ACQ_REL)) return;
   struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
@@ -68,11 +73,11 @@ void ixy_signal(int file) {
   struct iocb *all = &read_nothing;
   struct io_event done[MOST_COMPLETIONS];
   struct timespec no_time = {0, 0};
-  while (completions) {
+  for (int i = 0; completions && i < 100; i++) {
     if (syscall(SYS_io_submit, completions, 1, &all) == 1) return;
-    // The list of what is done is full: nobody else takes from it.
+    // The list of what is done is full, unless another thread has just emptied it.
     if (errno != EAGAIN) break;
-    if (syscall(SYS_io_getevents, completions, 0, MOST_COMPLETIONS, done, &no_time) <= 0) break;
+    if (syscall(SYS_io_getevents, completions, 0, MOST_COMPLETIONS, done, &no_time) < 0) break;
   }
   uint64_t one = 1;
   fcntl(file, F_SETFL, O_NONBLOCK);

@@ -35,6 +35,8 @@ public final class EmulationThread: @unchecked Sendable {
     // Signals are for the threads that know what to do with them.
     var (all, before) = (sigset_t(), sigset_t())
     unsafe sigfillset(&all)
+    // That one is its own: memory that somebody has taken away, which only a thread that does not block it survives.
+    unsafe sigdelset(&all, SIGBUS)
     unsafe pthread_sigmask(SIG_SETMASK, &all, &before)
     defer { unsafe pthread_sigmask(SIG_SETMASK, &before, nil) }
     var new = pthread_t()

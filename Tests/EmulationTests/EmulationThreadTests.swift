@@ -97,6 +97,17 @@ import Testing
     #expect(device.name == "page")
   }
 
+  @Test func `memory that is taken away does not end the thread`() throws {
+    let thread = EmulationThread()
+    let model = try PageModel()
+    _ = thread.add(model, wire: SinkWire())
+    try thread.start()
+    #expect(waitUntil { steps(thread, model) > 0 })
+    try thread.stop()
+    #expect(model.blocks(SIGTERM), "a signal of the process")
+    #expect(!model.blocks(SIGBUS), "blocked, it ends the process whatever its handler")
+  }
+
   /// The part of a processor that the thread used in half a second.
   private func load(_ thread: EmulationThread, _ model: PageModel) -> Double {
     // The sleeps grow to their longest first.

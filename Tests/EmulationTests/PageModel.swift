@@ -40,6 +40,8 @@ final class PageModel: DeviceModel {
   private(set) var steps = 0
   /// What the thread of `step` has used of its processor, in nanoseconds.
   private(set) var processorTime: UInt64 = 0
+  /// The signals that the thread of `step` blocks.
+  private var blocked = sigset_t()
   /// What a step says that it did, when it did nothing.
   var pretends = 0
 
@@ -83,6 +85,8 @@ final class PageModel: DeviceModel {
 
   func unmaskedINTx() {}
 
+  func blocks(_ signal: Int32) -> Bool { sigismember(&blocked, signal) == 1 }
+
   func takeSharedWrites() { taken = ixy_load32(pages + Register.doorbell) }
 
   func step() -> Int {
@@ -90,6 +94,7 @@ final class PageModel: DeviceModel {
     steps += 1
     var time = timespec()
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    pthread_sigmask(SIG_BLOCK, nil, &blocked)
     processorTime = UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     let before = moved
     while moved &- before < 32, moved < taken, wire.canSend, let frame = wire.nextFrame() {
