@@ -20,7 +20,9 @@ public protocol DeviceModel: AnyObject {
   /// The part of BAR 0 that a driver may map; nil where every access must be a message.
   var sharedPages: SharedPages? { get }
   /// Resets the device and puts its shared pages into a new file: who keeps the old one reaches nothing any more.
-  func renewSharedPages()
+  ///
+  /// - Returns: False when there was no memory for that: nobody else may be given the device until it is there.
+  func renewSharedPages() -> Bool
 
   /// Reads 1, 2 or 4 bytes of config space.
   func readConfig(_ offset: Int, width: Int) -> UInt32
@@ -45,7 +47,10 @@ public protocol DeviceModel: AnyObject {
 
 extension DeviceModel {
   /// For a device that shares none.
-  public func renewSharedPages() { reset() }
+  public func renewSharedPages() -> Bool {
+    reset()
+    return true
+  }
 }
 
 /// Where the interrupts of an emulated device go.

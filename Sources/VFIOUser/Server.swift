@@ -34,6 +34,8 @@ public final class VFIOUserServer {
   private let sharesPages: Bool
   private let patience: Duration
   private var client: Client?
+  /// A client that went may still have the model's pages mapped.
+  private var arePagesTaken = false
   private var reports = 0
   private var reportsEnd = ContinuousClock.now
 
@@ -61,7 +63,7 @@ public final class VFIOUserServer {
     ixy_survive_truncation()
   }
 
-  deinit { client?.session.end() }
+  deinit { _ = client?.session.end() }
 
   /// What to wait for before the next `poll`.
   var pollEntry: pollfd { client?.connection.pollEntry ?? listener.pollEntry }
@@ -87,7 +89,8 @@ public final class VFIOUserServer {
 
   private func takeMessages() -> Int {
     if client == nil {
-      guard let socket = listener.nextClient() else { return 0 }
+      if arePagesTaken { arePagesTaken = !model.renewSharedPages() }
+      guard !arePagesTaken, let socket = listener.nextClient() else { return 0 }
       client = Client(
         connection: Connection(socket), session: Session(model: model, sharesPages: sharesPages),
         deadline: .now + patience)
@@ -162,7 +165,8 @@ public final class VFIOUserServer {
     } else if client.session.isNegotiated {
       report("The client has disconnected")
     }
-    client.session.end()
+    arePagesTaken = !client.session.end()
+    if arePagesTaken { report("No other is served before the kernel has memory for its registers") }
     self.client = nil
   }
 

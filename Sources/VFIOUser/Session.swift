@@ -26,11 +26,15 @@ final class Session {
   /// Puts the model back to power-on: no memory, no interrupts.
   ///
   /// A client may keep what it has mapped: the next one gets other pages, so that it cannot ring its doorbells.
-  func end() {
+  ///
+  /// - Returns: Whether there are others; if not, nobody else may be served.
+  func end() -> Bool {
     model.interrupts = nil
     // First: new pages need a mapping, and the client may have taken all that there are.
     mappings.removeAll()
-    if isNegotiated { model.renewSharedPages() } else { model.reset() }
+    if isNegotiated { return model.renewSharedPages() }
+    model.reset()
+    return true
   }
 
   /// What a command gets back.

@@ -192,7 +192,7 @@ private final class HostileServer: @unchecked Sendable {
       let connection = Connection(socket)
       let session = Session(model: model, sharesPages: !choices.isOdd(32))
       while serve(connection, session, number) {}
-      session.end()
+      _ = session.end()
       if choices.isAtEnd { isStopped.store(true, ordering: .relaxed) }
     }
   }

@@ -386,7 +386,7 @@ private final class FakeServerWork {
       let connection = Connection(socket)
       let session = Session(model: model, sharesPages: true)
       while goesOn, serve(session, connection, number) {}
-      session.end()
+      _ = session.end()
     }
   }
 

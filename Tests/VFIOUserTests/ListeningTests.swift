@@ -105,6 +105,21 @@ import Testing
     #expect(second.drain().bytes.count == 20)
   }
 
+  @Test func `nobody is served before the last client's pages are renewed`() throws {
+    let model = try ToyModel()
+    let server = try VFIOUserServer(model: model, path: socketPath())
+    var first: RawClient? = try RawClient(server)
+    try #require(first).negotiate()
+    model.hasMemory = false
+    first = nil
+    let second = try RawClient(server)
+    second.send(
+      Message(id: 1, command: .version, payload: Version.payload(json: [])).bytes)
+    #expect(second.drain().bytes.isEmpty)
+    model.hasMemory = true
+    #expect(second.drain().bytes.count == 20)
+  }
+
   @Test func `a client that says nothing does not keep others waiting for ever`() throws {
     let server = try VFIOUserServer(
       model: ToyModel(), path: socketPath(), patience: .milliseconds(200))

@@ -46,6 +46,8 @@ final class ToyModel: DeviceModel {
   var log: [String] = []
   /// Microseconds that a write takes.
   var writeTime: UInt32 = 0
+  /// Whether the kernel has memory for new pages.
+  var hasMemory = true
   /// Whether the cause of INTx is there.
   var level = false
   private let file: FileDescriptor
@@ -137,6 +139,11 @@ final class ToyModel: DeviceModel {
   }
 
   func unmaskedINTx() { if level { interrupts?.signal(.intx, vector: 0) } }
+
+  func renewSharedPages() -> Bool {
+    reset()
+    return hasMemory
+  }
 
   func reset() {
     resets += 1

@@ -150,10 +150,11 @@ public final class NIC82599: DeviceModel {
   }
 
   /// Takes the registers away from all who have mapped them, and the EEPROM is as it was made.
-  public func renewSharedPages() {
-    registers.renew()
+  public func renewSharedPages() -> Bool {
+    let isRenewed = registers.renew()
     eeprom = EEPROM(mac: mac, family: family)
     reset()
+    return isRenewed
   }
 
   /// The host's end of INTx was unmasked.

@@ -35,12 +35,12 @@ import Ixy
 
   /// Puts zeros in a file of their own in the place of all registers: who has mapped the old one reaches it alone.
   ///
-  /// When the kernel has no mapping left for that, the registers stay where they are, and nobody else is given them.
-  func renew() {
+  /// - Returns: False when the kernel has no mapping for that: who had the registers has them still.
+  func renew() -> Bool {
     do { file = try Self.makeFile() } catch { file = FileDescriptor(owning: -1) }
     let flags = MAP_FIXED | (file.number < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED)
     let found = unsafe mmap(base, Self.size, PROT_READ | PROT_WRITE, flags, file.number, 0)
-    if unsafe found != base { file = FileDescriptor(owning: -1) }
+    return unsafe found == base
   }
 
   /// The register at `offset`, a multiple of 4 inside the file.

@@ -155,7 +155,7 @@ import Testing
     card[0x10018] = 0xCAFE_0000 | 0x100 << 2 | 1
     card.nic.write(0xFEE0_0000, bar: 4, to: 0x3F0, width: 4)
     card.nic.write(0x5204, bar: 2, to: 0, width: 4)
-    card.nic.renewSharedPages()
+    _ = card.nic.renewSharedPages()
     #expect(card.nic.read(bar: 4, 0x3F0, width: 4) == 0)
     #expect(card.nic.read(bar: 2, 0, width: 4) == 0)
     card[0x10014] = 0x100 << 2 | 1
