@@ -6,14 +6,15 @@ public protocol ReceiveQueue: ~Copyable {
   ///   - batch: Where they go.
   ///   - max: The most to receive.
   /// - Returns: The number of packets appended.
-  /// - Throws: When the device has broken its protocol; the ixgbe queue never does.
+  /// - Throws: When the device has broken its protocol, as for `TransmitQueue`.
   mutating func receive(into batch: inout PacketBatch, max: Int) throws(DeviceError) -> Int
 }
 
 /// The sending end of one ring, for one thread; dropping it stops the ring.
 ///
 /// What it takes belongs to it until a later `transmit` or `reclaim` finds it sent. Everything throws when the device
-/// has broken its protocol, or was stopped under the queue; the ixgbe queue never does.
+/// has broken its protocol, or had to be stopped for another queue's sake (vmxnet3); that of ixgbe, igb and e1000e never
+/// throws: whether a card is gone, `link()` says.
 public protocol TransmitQueue: ~Copyable {
   /// Takes as many packets from the front of `batch` as the ring has room for; the rest stay in it.
   ///
