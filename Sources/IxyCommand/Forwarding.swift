@@ -60,15 +60,19 @@ func poll(
 
 /// Waits until the cards have taken all that is in their transmit rings, and says what they have not.
 ///
-/// It ends when they have taken nothing for thirty seconds: a card in another process may get no processor for
-/// long. Who does not want to wait for a card whose link is down presses Ctrl-C, and waits for one second.
-func drain(_ pending: () throws -> Int) throws {
-  var (fewest, last) = (Int.max, ContinuousClock.now)
+/// It ends when they have taken nothing for thirty seconds, because a card in another process may get no processor for
+/// long; after a minute, however slowly they go on; and two seconds after Ctrl-C.
+func drain(
+  isStopped: () -> Bool = { StopSignal.isRaised }, now: () -> ContinuousClock.Instant = { .now },
+  _ pending: () throws -> Int
+) throws {
+  var (fewest, end, slowest) = (Int.max, now(), now() + .seconds(60))
   while case let count = try pending(), count > 0 {
-    let now = ContinuousClock.now
-    if count < fewest { (fewest, last) = (count, now) }
-    if now - last > .seconds(StopSignal.isRaised ? 1 : 30) {
-      return tell("\(count) frames were not sent: the card takes none. Is its link up?")
+    let now = now()
+    if count < fewest { (fewest, end) = (count, now + .seconds(30)) }
+    if isStopped() { slowest = min(slowest, now + .seconds(2)) }
+    if now > min(end, slowest) {
+      return tell("\(count) frames were not sent: the card takes none, or too few. Is its link up?")
     }
     sched_yield()
   }
