@@ -185,12 +185,12 @@ func isFree(_ path: String) -> Bool {
   return flock(file, LOCK_EX | LOCK_NB) == 0
 }
 
-/// Runs a script to its end, two minutes at most, and returns what it prints.
+/// Runs a script to its end, five minutes at most, and returns what it prints.
 @discardableResult
 func shell(_ script: String, in scratch: Scratch) throws -> String {
   let result = try Command(
     ["-o", "pipefail", "-ec", script], prefix: ["-C", scratch.path(".")], path: "bash", in: scratch
-  ).wait(seconds: 120)
+  ).wait(seconds: 300)
   if result.status != 0 {
     throw ScriptError(script: script, output: result.output, errors: result.errors)
   }
