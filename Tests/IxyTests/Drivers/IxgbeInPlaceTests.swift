@@ -166,7 +166,7 @@ import Testing
     #expect(bench.model.read(bar: 0, 0x6028, width: 4) >> 25 & 1 == 0)
     #expect(bench.model.read(bar: 0, 0x6038, width: 4) == 0, "its head is still written")
     #expect(throws: DeviceError.self, "a ring that is on was started") {
-      try device.takeReceiveQueue(0, mempool: bench.pool)
+      _ = try device.takeReceiveQueue(0, mempool: bench.pool)
     }
     card.isStubborn = false
     let again = try device.takeInPlaceForwarder(to: device)
