@@ -99,13 +99,6 @@ final class MapperList {
   }
 }
 
-/// Huge pages of 2 MiB that nobody uses.
-func freeHugePages() -> Int {
-  let path = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
-  func number(_ name: String) -> Int { firstLine(of: path + name).flatMap { Int($0) } ?? 0 }
-  return max(0, number("free_hugepages") - number("resv_hugepages"))
-}
-
 /// IOVAs from a low counter, for devices behind an IOMMU or what stands in for one.
 ///
 /// The memory lies on huge pages when enough are free, else on pages of 4 KiB: something translates.
@@ -119,11 +112,21 @@ final class CountedAddresses: DMAAddressing {
 
   func makeFile(_ size: Int) throws(DeviceError) -> FileDescriptor {
     // Sealed: a vfio-user server, which gets it, could take the memory away under our hands.
-    let isFree = freeHugePages() >= size / DMADomain.pageSize
-    if isFree, let file = try? FileDescriptor(sealedMemory: size, "ixy", IXY_MEMFD_HUGE_2MB) {
+    if let file = try? FileDescriptor(sealedMemory: size, "ixy", IXY_MEMFD_HUGE_2MB),
+      Self.reservePages(of: file, size)
+    {
       return file
     }
     return try FileDescriptor(sealedMemory: size, "ixy")
+  }
+
+  /// Whether enough huge pages are free for a file, which are its own from then on, wherever it is mapped.
+  private static func reservePages(of file: borrowing FileDescriptor, _ size: Int) -> Bool {
+    // A shared mapping reserves the pages for the file, until the file goes; it takes none yet.
+    let pages = unsafe mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0)
+    guard let pages = unsafe pages, unsafe pages != MAP_FAILED else { return false }
+    unsafe munmap(pages, size)
+    return true
   }
 
   /// The lowest IOVA from which the file overlaps no other and all mappers can map it.
