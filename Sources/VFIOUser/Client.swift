@@ -25,9 +25,10 @@ public final class VFIOUserDevice: PCIDevice {
   /// - Parameters:
   ///   - path: Its socket.
   ///   - name: How messages shall name the device; nil makes it `vfio-user:` and the path.
-  ///   - timeout: The longest wait for a reply, and for the server's time.
+  ///   - timeout: The longest wait for a reply, and for the server's time. More than a server's patience with
+  ///     the client before, and than a busy machine keeps a process waiting.
   /// - Throws: `DeviceError` when nobody serves a PCI device there.
-  public init(path: String, name: String? = nil, timeout: Duration = .seconds(5))
+  public init(path: String, name: String? = nil, timeout: Duration = .seconds(30))
     throws(DeviceError)
   {
     self.name = name ?? "vfio-user:\(path)"

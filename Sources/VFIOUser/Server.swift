@@ -32,7 +32,8 @@ public final class VFIOUserServer {
 
   private let listener: ListeningSocket
   private let sharesPages: Bool
-  private let patience: Duration
+  /// How long a client may stay in the middle of a message, or say nothing at first.
+  var patience: Duration
   private var client: Client?
   /// A client that went may still have the model's pages mapped.
   private var arePagesTaken = false
@@ -53,7 +54,7 @@ public final class VFIOUserServer {
   /// - Throws: `DeviceError` when a server is running there, or the path cannot be used.
   public init(
     model: any DeviceModel, path: String, sharesPages: Bool = true,
-    patience: Duration = .seconds(5)
+    patience: Duration = .seconds(15)
   ) throws(DeviceError) {
     self.model = model
     self.patience = patience

@@ -9,8 +9,8 @@ import Synchronization
 final class ServerConnection {
   /// How messages name the device.
   let name: String
-  /// The longest wait for a reply.
-  private let timeout: Duration
+  /// The longest wait for a reply; whoever changes it is the only one with the connection.
+  var timeout: Duration
   private let lock = Mutex(())
   /// nil after a failure.
   private var connection: Connection?
