@@ -156,7 +156,8 @@ import Testing
     #expect(read(eventFD.number, &value, 8) == 8)
   }
 
-  @Test func `an eventfd that is filled at the worst moment does not stop the server`() throws {
+  @Test(.enabled(if: hasAsynchronousReads, "the kernel has no asynchronous reads (io_setup)"))
+  func `an eventfd that is filled at the worst moment does not stop the server`() throws {
     let eventFD = OpenFile(eventfd(0, 0))
     #expect(try set(2, 0x24, 0, 1, files: [eventFD.number]) == nil)
     let number = eventFD.number
@@ -172,7 +173,7 @@ import Testing
         _ = write(number, &full, 8)
         _ = fcntl(number, F_SETFL, 0)
         let before = rounds.load(ordering: .relaxed)
-        let deadline = ContinuousClock.now + .seconds(5)
+        let deadline = ContinuousClock.now + .seconds(60)
         while rounds.load(ordering: .relaxed) < before + 3, !isOver.load(ordering: .relaxed) {
           guard .now >= deadline else { continue }
           waits.add(1, ordering: .relaxed)
@@ -237,3 +238,15 @@ import Testing
     }
   }
 }
+
+/// Whether the kernel has asynchronous reads, without which a client can stop the server: SECURITY.md says so.
+private let hasAsynchronousReads: Bool = {
+  // Variadic in C, and so unknown here.
+  typealias SystemCall = @convention(c) (Int, UInt, UnsafeMutablePointer<UInt>?) -> Int
+  guard let address = dlsym(nil, "syscall") else { return false }
+  let systemCall = unsafeBitCast(address, to: SystemCall.self)
+  var context: UInt = 0
+  guard systemCall(Int(SYS_io_setup), 1, &context) == 0 else { return false }
+  _ = systemCall(Int(SYS_io_destroy), context, nil)
+  return true
+}()

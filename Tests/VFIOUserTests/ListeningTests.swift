@@ -121,9 +121,10 @@ import Testing
   }
 
   @Test func `a client that says nothing does not keep others waiting for ever`() throws {
-    let server = try VFIOUserServer(
-      model: ToyModel(), path: socketPath(), patience: .milliseconds(200))
+    let server = try VFIOUserServer(model: ToyModel(), path: socketPath())
+    server.patience = .milliseconds(200)
     let silent = try RawClient(server)
+    server.patience = .seconds(60)
     let next = try RawClient(server)
     usleep(250_000)
     try next.negotiate()
@@ -131,10 +132,10 @@ import Testing
   }
 
   @Test func `a client that stops in the middle of a message is disconnected`() throws {
-    let server = try VFIOUserServer(
-      model: ToyModel(), path: socketPath(), patience: .milliseconds(200))
+    let server = try VFIOUserServer(model: ToyModel(), path: socketPath())
     let client = try RawClient(server)
     try client.negotiate()
+    server.patience = .milliseconds(200)
     client.send([1, 0, 9, 0])
     _ = server.poll()
     #expect(server.hasClient)
@@ -144,10 +145,10 @@ import Testing
   }
 
   @Test func `a client that is idle between messages stays`() throws {
-    let server = try VFIOUserServer(
-      model: ToyModel(), path: socketPath(), patience: .milliseconds(200))
+    let server = try VFIOUserServer(model: ToyModel(), path: socketPath())
     let client = try RawClient(server)
     try client.negotiate()
+    server.patience = .milliseconds(200)
     _ = server.poll()
     usleep(250_000)
     _ = server.poll()
