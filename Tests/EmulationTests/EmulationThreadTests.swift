@@ -108,14 +108,20 @@ import Testing
     #expect(!model.blocks(SIGBUS), "blocked, it ends the process whatever its handler")
   }
 
-  /// The part of a processor that the thread used in half a second.
+  /// The part of a processor that the thread used in half a second; where that is much, the least of three.
+  ///
+  /// Who has a virtual processor is charged for the time that the host takes it away.
   private func load(_ thread: EmulationThread, _ model: PageModel) -> Double {
     // The sleeps grow to their longest first.
     usleep(50_000)
-    let (began, before) = (monotonicNanoseconds(), thread.exclusively { model.processorTime })
-    usleep(500_000)
-    let after = thread.exclusively { model.processorTime }
-    return Double(after - before) / Double(monotonicNanoseconds() - began)
+    var least = Double.infinity
+    for _ in 0..<3 where least >= 0.25 {
+      let (began, before) = (monotonicNanoseconds(), thread.exclusively { model.processorTime })
+      usleep(500_000)
+      let after = thread.exclusively { model.processorTime }
+      least = min(least, Double(after - before) / Double(monotonicNanoseconds() - began))
+    }
+    return least
   }
 
   @Test func `an idle card leaves the processor alone`() throws {

@@ -72,13 +72,25 @@ func run(_ program: String, _ arguments: String...) throws -> String {
   let file = FileDescriptor(owning: ixy_memfd("output", IXY_MEMFD_CLOEXEC))
   let process = try start(program, arguments, output: file.number)
   var status: Int32 = -1
-  while waitpid(process, &status, 0) < 0, errno == EINTR {}
+  guard waitUntil(seconds: 300, { waitpid(process, &status, WNOHANG) != 0 }) else {
+    kill(process, SIGKILL)
+    waitpid(process, nil, 0)
+    throw ProgramFailed(output: "\(program) \(arguments) does not end")
+  }
   var text = [UInt8](repeating: 0, count: Int(lseek(file.number, 0, SEEK_END)))
   let count = pread(file.number, &text, text.count, 0)
   try #require(count == text.count)
   let output = String(decoding: text, as: UTF8.self)
   guard status == 0 else { throw ProgramFailed(output: output) }
   return output
+}
+
+/// Whether a program succeeds: a trial of what this process may do.
+func succeeds(_ program: String?, _ arguments: String...) -> Bool {
+  guard let program, let process = try? start(program, arguments, output: 0) else { return false }
+  var status: Int32 = -1
+  while waitpid(process, &status, 0) < 0, errno == EINTR {}
+  return status == 0
 }
 
 struct ProgramFailed: Error { let output: String }
@@ -127,7 +139,7 @@ func message(_ body: () throws -> Void) -> String {
 }
 
 /// Looks again and again whether something is so.
-func waitUntil(seconds: Double = 5, _ condition: () throws -> Bool) rethrows -> Bool {
+func waitUntil(seconds: Double = 60, _ condition: () throws -> Bool) rethrows -> Bool {
   let deadline = ContinuousClock.now + .seconds(seconds)
   while ContinuousClock.now < deadline {
     if try condition() { return true }
