@@ -143,14 +143,14 @@ import Testing
     for id in 0..<senders {
       let end = SendingEnd(
         part: try bench.pool.part(), sender: bench.ring.sender(), id: id, count: share)
-      sending.append(try WorkerThread("send", owning: end) { $0.run() })
+      sending.append(try WorkerThread("send", owning: end) { try $0.run() })
     }
     for _ in 0..<receivers {
       let part = try bench.pool.part()
       let end = ReceivingEnd(
         part: part, receiver: bench.ring.receiver(into: part), senders: senders)
       receiving.append(
-        try WorkerThread("receive", owning: end) { $0.run(until: share * senders, total) })
+        try WorkerThread("receive", owning: end) { try $0.run(until: share * senders, total) })
     }
     for thread in sending { _ = try thread.join() }
     var failures: [String] = []
@@ -177,9 +177,9 @@ import Testing
       let last = try pool.part()
       let sink = ReceivingEnd(part: last, receiver: second.receiver(into: last), senders: 1)
       let threads = (
-        try WorkerThread("first", owning: source) { $0.run() },
-        try WorkerThread("second", owning: middle) { $0.run(until: count) },
-        try WorkerThread("third", owning: sink) { $0.run(until: count, total) }
+        try WorkerThread("first", owning: source) { try $0.run() },
+        try WorkerThread("second", owning: middle) { try $0.run(until: count) },
+        try WorkerThread("third", owning: sink) { try $0.run(until: count, total) }
       )
       _ = try threads.0.join()
       _ = try threads.1.join()

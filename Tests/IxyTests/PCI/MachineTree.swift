@@ -83,3 +83,16 @@ func message(_ body: () throws -> Void) -> String {
   do { try body() } catch { return "\(error)" }
   return "(nothing thrown)"
 }
+
+/// Looks again and again, for a minute at most, whether something is so.
+///
+/// A child that another test is just starting holds a copy of every descriptor, and with it every lock: what is
+/// closed may not be free at once.
+func eventually(_ condition: () -> Bool) -> Bool {
+  let deadline = ContinuousClock.now + .seconds(60)
+  while !condition() {
+    if .now >= deadline { return false }
+    usleep(1000)
+  }
+  return true
+}

@@ -45,7 +45,7 @@ import Testing
     }
     #expect(ended.count.load(ordering: .relaxed) == 0)
     mayEnd.count.store(1, ordering: .relaxed)
-    for _ in 0..<5000 where ended.count.load(ordering: .relaxed) == 0 { usleep(1000) }
+    for _ in 0..<60_000 where ended.count.load(ordering: .relaxed) == 0 { usleep(1000) }
     #expect(ended.count.load(ordering: .relaxed) == 1)
   }
 
