@@ -64,7 +64,7 @@ bind_vfio() {
   load vfio_iommu_type1 vfio-pci
   bind $1 vfio-pci
   _group=$(iommu_group $1) || fail "bind_vfio: $1 has no IOMMU group; boot the guest with viommu=True"
-  wait_until 30 test -e /dev/vfio/$_group || fail "bind_vfio: no /dev/vfio/$_group"
+  wait_until 60 test -e /dev/vfio/$_group || fail "bind_vfio: no /dev/vfio/$_group"
   chown ${2:-1000} /dev/vfio/$_group
   chmod 666 /dev/vfio/vfio
 }

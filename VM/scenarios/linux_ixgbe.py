@@ -41,11 +41,15 @@ agree() { [ "$(counter $1 $2 $3)" = "$(counter $4 $5 $6)" ]; }
 # is WHAT FOUND WANTED
 is() { [ "$2" = "$3" ] || fail "$1 is '$2', not '$3'"; }
 
-# ping_from NAMESPACE COUNT ADDRESS [OPTION...]: every echo comes back.
-ping_from() {
-  _from=$1; _count=$2; _to=$3; shift 3
-  says "$_count packets received" ip netns exec $_from ping -q -c $_count -i 0.05 -W 5 "$@" $_to
+# pings COUNT ADDRESS [OPTION...]: every echo comes back. First one until it does: the kernel asks for a neighbour three
+# times, a second each, and then drops what has waited for it.
+pings() {
+  _count=$1; _to=$2; shift 2
+  wait_until 60 $_in ping -q -c 1 -W 5 "$@" $_to || fail "no echo of $_to"
+  says "$_count packets received" $_in ping -q -c $_count -i 0.05 -W 60 "$@" $_to
 }
+# ping_from NAMESPACE COUNT ADDRESS [OPTION...]: the same from a namespace.
+ping_from() { _in="ip netns exec $1"; shift; pings "$@"; _in=; }
 
 # source_port NAMESPACE PORT: the next connection's own port; busybox's nc cannot choose.
 source_port() { ip netns exec $1 sysctl -q -w net.ipv4.ip_local_port_range="$2 $2"; }
@@ -286,9 +290,13 @@ def scenario_linux_ixgbe_host(env):
             [*inside, env.ixy_static, "emulate", "82599", "--socket", path, "--wire", "tap,name=ixy0"], [path]
         )
         # VLANs are tested between two cards: not every host's kernel has them.
-        pairs = [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")]
+        pairs = [("10.0.0.1", "10.0.0.2")]
         command("ip", "-n", name, "address", "add", "10.0.0.1/24", "dev", "ixy0")
-        command("ip", "-n", name, "address", "add", "fd00::1/64", "dev", "ixy0", "nodad")
+        try:
+            command("ip", "-n", name, "address", "add", "fd00::1/64", "dev", "ixy0", "nodad")
+            pairs.append(("fd00::1", "fd00::2"))
+        except VMError as error:
+            print(f"the host has no IPv6, which is not tested: {error}")
         words = [",".join(pair) for pair in pairs]
         host = subprocess.Popen([*inside, sys.executable, "-c", HOST_PROGRAM, *words], text=True,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
@@ -306,7 +314,7 @@ def scenario_linux_ixgbe_host(env):
                 data 20
                 echo "DATA $(md5sum </data)."
                 for host in {" ".join(here for here, _ in pairs)}; do
-                  says "{env.count(10, 100)} packets received" ping -q -c {env.count(10, 100)} -i 0.05 -W 5 $host
+                  pings {env.count(10, 100)} $host
                   echo "READY $host."
                   read word
                   nc $host 5000 </data || fail "cannot connect to $host"
@@ -322,18 +330,18 @@ def scenario_linux_ixgbe_host(env):
                 [vfio_user_device(path, addr="5")],
             )
             for here, _ in pairs:
-                guest.wait_for(f"READY {here}.", timeout=300)
+                guest.wait_for(f"READY {here}.")
                 if host.stdout.readline() != "LISTENS\n":
                     raise VMError(f"the host's program does not listen at {here}")
                 guest.type()
-                guest.wait_for(f"GUEST-LISTENS {here}.", timeout=300)
+                guest.wait_for(f"GUEST-LISTENS {here}.")
                 expect_same(f"{here} got from the guest", host.stdout.readline().split()[1], guest.wait_for("DATA ").split()[1])
                 host.stdin.write("\n")
                 host.stdin.flush()
                 sent = host.stdout.readline().split()[1]
-                expect_same(f"the guest got from {here}", guest.wait_for(f"GOT {here} ", timeout=300).split()[2], sent)
+                expect_same(f"the guest got from {here}", guest.wait_for(f"GOT {here} ").split()[2], sent)
             guest.expect_success()
-            if host.wait(20) != 0:
+            if host.wait(60) != 0:
                 raise VMError("the host's program failed")
             counters = command(*inside, "cat", "/proc/net/snmp")
             for kind in ("Tcp", "Udp"):
@@ -424,7 +432,7 @@ def scenario_linux_ixgbe_queues(env):
         devices,
         smp=4,
     )
-    guest.wait_for("TABLE-ENDS", timeout=300)
+    guest.wait_for("TABLE-ENDS")
     start = next(i for i, line in enumerate(guest.lines) if "indirection table" in line)
     text = guest.lines[start:]
     table = [int(queue) for line in text if re.match(r"^ +\d+: ", line) for queue in line.split()[1:]]
@@ -493,7 +501,7 @@ def scenario_linux_ixgbe_life(env):
           namespace two $b 10.0.0.2/24
           up $a 10.0.0.1/24
         }}
-        works() {{ says "3 packets received" ping -q -c 3 -i 0.05 -W 5 "$@" 10.0.0.2; kernel_is_quiet; }}
+        works() {{ pings 3 10.0.0.2 "$@"; kernel_is_quiet; }}
         card=/sys/bus/pci/devices/0000:00:05.0
 
         pause boot
@@ -544,8 +552,8 @@ def scenario_linux_ixgbe_life(env):
           before=$(ethtool -S $a | sed -n 's/^ *tx_pkts_nic: //p')
           works -s $((size - 28))
           after=$(ethtool -S $a | sed -n 's/^ *tx_pkts_nic: //p')
-          # Three frames and a few of ARP: nothing was cut.
-          [ $((after - before)) -le 8 ] || fail "$((after - before)) frames for three pings of MTU $size"
+          # Four frames and a few of ARP: nothing was cut.
+          [ $((after - before)) -le 10 ] || fail "$((after - before)) frames for four pings of MTU $size"
           transfer_to two 10.0.0.2
         done
         echo MTU
@@ -571,7 +579,7 @@ def scenario_linux_ixgbe_life(env):
     )
 
     def pause(name):
-        guest.wait_for(f"PAUSE {name}.", timeout=300)
+        guest.wait_for(f"PAUSE {name}.")
         held = server.held()
         guest.type()
         return held
@@ -642,7 +650,7 @@ def scenario_dpdk_testpmd(env):
         memory=768,
         huge_pages=64,
     )
-    guest.wait_for("Press enter to exit", timeout=400)
+    guest.wait_for("Press enter to exit")
     count = env.count(300, 20000)
     for source, target in (ports, ports[::-1]):
         sent = [test_frame(number, 60 + number * 1454 // count) for number in range(count)]
@@ -657,7 +665,7 @@ def scenario_dpdk_testpmd(env):
             changed = sum(a != b for a, b in zip(got, sent))
             raise VMError(f"{source.name} to {target.name}: {changed} of {count} frames came changed or in another order")
     guest.type()
-    guest.expect_success(timeout=150)
+    guest.expect_success()
     text = "\n".join(guest.lines)
     for port in (0, 1):
         if not re.search(rf"Forward statistics for port {port} .*\n +RX-packets: {count} ", text):
@@ -676,7 +684,7 @@ class RawClient:
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
         self.socket.connect(path)
         self.number = 0
         self.call(1, struct.pack("<HH", 0, 1) + b'{"capabilities":{"max_msg_fds":8}}\0')
@@ -825,7 +833,7 @@ def scenario_linux_ixgbe_nonsense(env):
     guest.expect_success()
     expect_server_alive(server)
     guest.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (now := server.held()) != held:
         if time.monotonic() > deadline:
             raise VMError(f"the server holds {now} after the guest, {held} before")

@@ -33,7 +33,7 @@ forward() {
 # ended: ends the forwarder; what it wrote follows.
 ended() {
   kill -TERM $forwarder
-  wait_until 30 test ! -e /proc/$forwarder || fail "the forwarder does not end: $(cat /out /err)"
+  wait_until 60 test ! -e /proc/$forwarder || fail "the forwarder does not end: $(cat /out /err)"
   cat /err; grep summary /out || fail "it did not end well: $(tail -n 3 /out)"
 }
 # ticks: the processor time that the forwarder has used, in hundredths of a second.
@@ -73,7 +73,7 @@ class Cards:
             files={"/bin/ixy": env.ixy_static, "/bin/nictest": env.beside_ixy("nictest")},
             timeout=1500,
         )  # fmt: skip
-        self.guest.wait_for("READY", timeout=300)
+        self.guest.wait_for("READY")
         if way == "vfio":
             for model in models:
                 for card in self.addresses(model):
@@ -86,12 +86,12 @@ class Cards:
     def mac(model, i):
         return f"52:54:00:00:00:{SLOTS[model][i]:02x}"
 
-    def run(self, command, timeout=90):
+    def run(self, command):
         """Runs a command in the guest and returns the lines that it wrote; throws where it fails."""
         self.commands += 1
         start = len(self.guest.lines)
         self.guest.type(command)
-        last = self.guest.wait_for(f"DONE-{self.commands} ", timeout)
+        last = self.guest.wait_for(f"DONE-{self.commands} ")
         lines = self.guest.lines[start:]
         lines = lines[: lines.index(last)]
         if last.split()[1] != "0":
@@ -100,7 +100,7 @@ class Cards:
 
     def finish(self):
         self.guest.type("end")
-        self.guest.expect_success(timeout=30)
+        self.guest.expect_success()
 
 
 def numbered(number, length, destination=THEIRS[1], vlan=None):
@@ -116,7 +116,7 @@ def cross(sender, receiver, sent, window=128):
     for number, frame in enumerate(sent):
         if number - first >= window:
             first = take(receiver, sent, first)
-        sender.send(frame, timeout=30)
+        sender.send(frame)
     while first < len(sent):
         first = take(receiver, sent, first)
     if (more := receiver.receive(0.05)) is not None:
@@ -124,7 +124,7 @@ def cross(sender, receiver, sent, window=128):
 
 
 def take(receiver, sent, number):
-    found = receiver.receive(30)
+    found = receiver.receive()
     if found != sent[number]:
         what = "nothing" if found is None else f"{len(found)} other bytes: {found[:32].hex()}"
         raise VMError(f"port {receiver.name}: frame {number} of {len(sent)} came out as {what}")
@@ -192,9 +192,10 @@ def interrupts(cards, one, two, ports):
         account.cross([numbered(i, 60)], back=True)
     if (came := counted(cards, one, 0) - before) < 5:
         raise VMError(f"{one}: only {came} interrupts for 20 frames")
-    idle = cards.run("before=$(ticks); sleep 3; echo $(($(ticks) - before))")
-    if int(idle[-1]) > 15:
-        raise VMError(f"an idle forwarder used {idle[-1]} hundredths of a second in 3 s")
+    # Once is enough: who is running is charged for the time that the host takes the processor away.
+    looks = (int(cards.run("before=$(ticks); sleep 3; echo $(($(ticks) - before))")[-1]) for _ in range(3))
+    if not any(used <= 15 for used in looks):
+        raise VMError("an idle forwarder used more than 15 hundredths of a second in 3 s, three times")
     before = counted(cards, one, 1)
     pull(cards, ports[0], one)
     if (came := counted(cards, one, 1) - before) < 2:
@@ -207,7 +208,7 @@ def pull(cards, port, card):
     """The forwarder says that the cable is pulled, and that it is plugged in again."""
     for up, word in ((False, "down"), (True, "up")):
         cards.guest.set_link(port, up)
-        cards.run(f"wait_until 20 grep -q '{card}: link {word}' /err || fail 'no link {word}'")
+        cards.run(f"wait_until 60 grep -q '{card}: link {word}' /err || fail 'no link {word}'")
 
 
 def links(cards, one, two, ports):
@@ -232,7 +233,7 @@ def received(cards, model, sent, options):
     card, port = cards.addresses(model)[0], cards.ports[model][0]
     cards.run(f"check receive {card} {options}")
     for frame in sent:
-        port.send(frame, timeout=30)
+        port.send(frame)
     port.send(frames.ethernet(frames.BROADCAST, THEIRS[0], LAST, b""))
     line = [line for line in cards.run("checked") if line.startswith("FRAMES")][-1]
     return [tuple(map(int, word.split(":"))) for word in line.split()[1:]]
@@ -298,7 +299,7 @@ def expect(cards, model, sent, options, wanted):
 def reopening(cards, model):
     """A card is reset, closed and opened fifty times, and nothing leaks."""
     card = cards.addresses(model)[0]
-    cards.run(f"$run nictest reopen {card} --rounds 50 || fail 'reopening {card}'", timeout=240)
+    cards.run(f"$run nictest reopen {card} --rounds 50 || fail 'reopening {card}'")
     cards.ports[model][0].receive_all(quiet=0.05)
 
 

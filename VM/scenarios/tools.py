@@ -93,9 +93,9 @@ def scenario_doctor_names_what_is_missing(env):
             other.nic("vmxnet3", bus="old", addr="2"),
         ],
     )  # fmt: skip
-    guest.wait_for("PULL", timeout=350)
+    guest.wait_for("PULL")
     guest.set_link(port, False)
-    guest.expect_success(timeout=200)
+    guest.expect_success()
 
 
 @needs("ixy_static", timeout=200)
@@ -113,7 +113,7 @@ def scenario_doctor_misses_the_iommu(env):
         files={"/bin/ixy": env.ixy_static},
         devices=[env.port("one").nic("vmxnet3")],
     )
-    guest.expect_success(timeout=180)
+    guest.expect_success()
 
 
 @needs("qemu-new", "ixy_static", timeout=400)
@@ -153,7 +153,7 @@ def scenario_registers_have_names(env):
         qemu="new", huge_pages=64, files={"/bin/ixy": env.ixy_static},
         devices=[env.port(kind).nic(model, **place) for kind, (_, place, model, _) in cards.items()],
     )  # fmt: skip
-    guest.expect_success(timeout=380)
+    guest.expect_success()
     for kind, (_, _, _, wanted) in cards.items():
         shown = guest.wait_for(f"INFO-{kind} ").split()[1:]
         traced = guest.wait_for(f"TRACE-{kind} ").split(" ", 1)[1].strip(",").split(",")

@@ -36,6 +36,17 @@ ended() {
 }
 # ticks: the processor time that the forwarder has used, in hundredths of a second.
 ticks() { set -- $(sed 's/.*) //' /proc/$forwarder/stat); echo $(($12 + $13)); }
+# idle: the processor time that the forwarder uses in 5 s without a frame. Where that is much, the least of three: who
+# is running is charged for the time that the host takes the processor away.
+idle() {
+  _least=500
+  for _try in 1 2 3; do
+    _before=$(ticks); sleep 5; _used=$(($(ticks) - _before))
+    [ $_used -ge $_least ] || _least=$_used
+    [ $_least -gt 10 ] || break
+  done
+  echo "IDLE $_least"
+}
 # refused TEXT COMMAND...: the command fails, and its message has TEXT.
 refused() {
   _text=$1; shift
@@ -79,7 +90,7 @@ def cross(sender, receiver, count, per_second=1000):
     for start in range(0, count, 200):
         sender.send_all(sent[start : start + 200], per_second)
         for number, wanted in enumerate(sent[start : start + 200], start):
-            found = receiver.receive(30)
+            found = receiver.receive()
             if found != wanted:
                 what = "nothing" if found is None else f"{len(found)} other bytes"
                 raise VMError(f"frame {number} of {count} came out as {what}")
@@ -97,8 +108,7 @@ def scenario_vfio_forwards(env):
         [ $(ls -l /proc/$forwarder/fd | grep -c " /dev/vfio/[0-9]*$") = 2 ] || fail "it has not two groups"
         echo READY
         read word
-        before=$(ticks); sleep 5; after=$(ticks)
-        echo "IDLE $((after - before))"
+        idle
         read word
         ended
         cat /out /err
@@ -109,19 +119,19 @@ def scenario_vfio_forwards(env):
         """,
         huge_pages=64,
     )
-    guest.wait_for("READY", timeout=200)
+    guest.wait_for("READY")
     count = env.count(300, 3000)
     cross(one, two, count)
     cross(two, one, count)
     guest.type("idle")
-    ticks = int(guest.wait_for("IDLE", timeout=200).split()[1])
+    ticks = int(guest.wait_for("IDLE").split()[1])
     # 2 % of a core for 5 s.
     if ticks > 10:
         raise VMError(f"an idle forwarder used {ticks / 5} % of a core")
     time.sleep(1)
     cross(one, two, 1)
     guest.type("done")
-    guest.expect_success(timeout=200)
+    guest.expect_success()
 
 
 @needs("qemu-new", "ixy_static", timeout=600)
@@ -170,7 +180,7 @@ def scenario_vfio_refuses(env):
     server = env.servers[0]
     mapped = {}
     for moment in ("bound", "forwarding", "killed"):
-        guest.wait_for(f"PAUSE {moment}.", timeout=200)
+        guest.wait_for(f"PAUSE {moment}.")
         mapped[moment] = server.held()[1]
         guest.type()
     print(f"the cards have mapped {mapped} KiB")
@@ -178,10 +188,10 @@ def scenario_vfio_refuses(env):
         raise VMError("the forwarder's mappings do not show: nothing would be noticed")
     if mapped["killed"] != mapped["bound"]:
         raise VMError(f"after kill -9 the cards still reach memory: {mapped} KiB")
-    guest.wait_for("READY", timeout=200)
+    guest.wait_for("READY")
     cross(one, two, 20)
     guest.type("done")
-    guest.expect_success(timeout=200)
+    guest.expect_success()
 
 
 @needs("qemu-new", "ixy_static", timeout=600)
@@ -217,12 +227,12 @@ def scenario_vfio_stops_bad_dma(env):
         append="iomem=relaxed",
     )
     server = env.servers[0]
-    guest.wait_for("READY", timeout=200)
+    guest.wait_for("READY")
     cross(one, two, 20)
     if "refused to" in server.stderr:
         raise VMError(f"an access was refused before the bad one: {server.stderr}")
     guest.type("poke")
-    guest.wait_for("STOPPED", timeout=200)
+    guest.wait_for("STOPPED")
     # The read itself was refused: the address has no mapping.
     if "refused to read 60 bytes at IOVA 0x7f12340000" not in server.stderr:
         raise VMError(f"the card does not say what it was refused: {server.stderr}")
@@ -231,7 +241,7 @@ def scenario_vfio_stops_bad_dma(env):
     # The other direction goes on.
     cross(two, one, 20)
     guest.type("done")
-    guest.expect_success(timeout=200)
+    guest.expect_success()
 
 
 @needs("qemu-new", "ixy_static", timeout=600)
@@ -267,11 +277,11 @@ def scenario_vfio_one_group(env):
         places=({"bus": "old", "addr": "1"}, {"bus": "old", "addr": "2"}),
         huge_pages=64,
     )
-    guest.wait_for("READY", timeout=400)
+    guest.wait_for("READY")
     cross(one, two, 20)
     cross(two, one, 20)
     guest.type("done")
-    guest.expect_success(timeout=200)
+    guest.expect_success()
 
 
 @needs("ixy_static", timeout=600)
@@ -289,8 +299,7 @@ def scenario_vfio_intx(env):
         done
         echo READY
         read word
-        before=$(ticks); sleep 5; after=$(ticks)
-        echo "IDLE $((after - before))"
+        idle
         read word
         grep vfio-intx /proc/interrupts
         ended
@@ -304,7 +313,7 @@ def scenario_vfio_intx(env):
             for port, addr in zip(ports, "56")
         ],
     )
-    guest.wait_for("READY", timeout=200)
+    guest.wait_for("READY")
     for _ in range(env.count(5, 20)):
         # Each of the two finds it asleep.
         cross(one, two, 5)
@@ -312,12 +321,12 @@ def scenario_vfio_intx(env):
         cross(two, one, 5)
         time.sleep(0.2)
     guest.type("idle")
-    ticks = int(guest.wait_for("IDLE", timeout=200).split()[1])
+    ticks = int(guest.wait_for("IDLE").split()[1])
     if ticks > 10:
         raise VMError(f"an idle forwarder used {ticks / 5} % of a core")
     cross(one, two, 1)
     guest.type("done")
-    guest.expect_success(timeout=200)
+    guest.expect_success()
     lines = [line for line in guest.lines if "vfio-intx" in line]
     print("\n".join(lines))
     if len(lines) != 2 or any(int(line.split()[1]) < env.count(5, 20) for line in lines):
@@ -350,9 +359,9 @@ def scenario_guardian(env):
         iommu=False,
         huge_pages=64,
     )
-    guest.wait_for("READY", timeout=200)
+    guest.wait_for("READY")
     count = env.count(100, 1000)
     cross(one, two, count)
     cross(two, one, count)
     guest.type("done")
-    guest.expect_success(timeout=200)
+    guest.expect_success()
