@@ -189,6 +189,8 @@ private typealias Reg = IgbRegister
     let counters = try unsafe take(id, of: configuration.receiveQueues, registers)
     let queue = unsafe GigabitReceiveQueue(
       ring, self, id, tail: registers.tail, counters: counters, mempool: mempool)
+    // Before it is told of larger buffers than a ring that did not stop still has.
+    try switchOff(registers)
     var split = Reg.SplitReceive(bits: 0)
     split.bufferSize = mempool.bufferSize
     split.descriptorType = 1
@@ -244,13 +246,12 @@ private typealias Reg = IgbRegister
     unsafe allCounters + 16 * registers.index
   }
 
-  /// Starts a ring from its first descriptor.
+  /// Starts a ring from its first descriptor, unless it has not stopped for its last owner.
   private func start(
     _ ring: IgbRingRegisters, ring memory: borrowing DMAMemory, prefetch: UInt32, host: UInt32
   ) throws(DeviceError) {
     // The first rings are on after a reset; addresses may change only while they are off.
-    bar[ring.control].isEnabled = false
-    try bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) { !$0.isEnabled }
+    try switchOff(ring)
     bar[ring.baseLow] = UInt32(truncatingIfNeeded: memory.iova)
     bar[ring.baseHigh] = UInt32(truncatingIfNeeded: memory.iova >> 32)
     bar[ring.length] = UInt32(memory.size)
@@ -263,6 +264,11 @@ private typealias Reg = IgbRegister
     try bar.wait(for: "a ring to start", in: ring.control, of: pci.name) { $0.isEnabled }
   }
 
+  private func switchOff(_ ring: IgbRingRegisters) throws(DeviceError) {
+    bar[ring.control].isEnabled = false
+    try bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) { !$0.isEnabled }
+  }
+
   func stopReceiveRing(_ id: Int) -> Bool { stop(.receive(id)) }
 
   func stopTransmitRing(_ id: Int) -> Bool { stop(.transmit(id)) }
@@ -270,10 +276,7 @@ private typealias Reg = IgbRegister
   /// Stops a ring; false when it does not stop, and its memory must stay.
   private func stop(_ ring: IgbRingRegisters) -> Bool {
     if rings.withLock({ $0.isStopped }) { return true }
-    bar[ring.control].isEnabled = false
-    let stopped: Void? = try? bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) {
-      !$0.isEnabled
-    }
+    let stopped: Void? = try? switchOff(ring)
     // What is on its way arrives within 100 microseconds, as with the 82599.
     usleep(100)
     // Only now: the next owner starts it.

@@ -86,10 +86,8 @@ private typealias Reg = IxgbeRegister
     // No more requests on the bus, so that the reset does not break one. Where some are stuck, §5.2.5.3.2
     // asks for a reset more.
     bar[Reg.ctrl].insert(.masterDisable)
-    let isQuiet: Void? = try? bar.wait(for: "its last DMA", in: Reg.status, of: pci.name) {
-      $0[19...19] == 0
-    }
-    for _ in 0..<(isQuiet == nil ? 2 : 1) {
+    let quiet: Void? = try? bar.wait(for: "DMA", in: Reg.status, of: pci.name) { $0[19...19] == 0 }
+    for _ in 0..<(quiet == nil ? 2 : 1) {
       // LRST besides RST, as known drivers have it.
       bar[Reg.ctrl] = [.deviceReset, .linkReset]
       // §4.6.3.2 asks for 10 ms, and CTRL must not be read in the first; the X540 and X550 want 100.
@@ -166,6 +164,8 @@ private typealias Reg = IxgbeRegister
     let ring = try DescriptorRing(entries: entries, in: domain)
     let registers = IxgbeRingRegisters.receive(id)
     let queue = IxgbeReceiveQueue(ring, self, id, mempool)
+    // Before it is told of larger buffers than a ring that did not stop still has.
+    try waitUntilOff(registers)
     var split = bar[registers.srrctl]
     split.bufferSize = mempool.bufferSize
     split.bits[25...27] = 1  // DESCTYPE: advanced, one buffer
@@ -213,7 +213,7 @@ private typealias Reg = IxgbeRegister
 
   /// Starts a ring from its first descriptor, unless it has not stopped for its last owner.
   func start(_ ring: IxgbeRingRegisters, _ dma: borrowing DMAMemory) throws(DeviceError) {
-    try bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) { $0[25...25] == 0 }
+    try waitUntilOff(ring)
     bar[ring.baseLow] = UInt32(truncatingIfNeeded: dma.iova)
     bar[ring.baseHigh] = UInt32(truncatingIfNeeded: dma.iova >> 32)
     bar[ring.length] = UInt32(dma.size)
@@ -223,10 +223,14 @@ private typealias Reg = IxgbeRegister
     try bar.wait(for: "a ring to start", in: ring.control, of: pci.name) { $0[25...25] == 1 }
   }
 
+  func waitUntilOff(_ ring: IxgbeRingRegisters) throws(DeviceError) {
+    try bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) { $0[25...25] == 0 }
+  }
+
   /// Switches the receiver on while the security path is off (§4.6.7).
   func startReceiver() throws(DeviceError) {
     bar[Reg.secrxctrl][1...1] = 1
-    try bar.wait(for: "its security path", in: Reg.secrxstat, of: pci.name) { $0[0...0] == 1 }
+    try bar.wait(for: "an empty security path", in: Reg.secrxstat, of: pci.name) { $0[0...0] == 1 }
     bar[Reg.rxctrl][0...0] = 1
     bar[Reg.secrxctrl][1...1] = 0
   }
@@ -236,9 +240,7 @@ private typealias Reg = IxgbeRegister
     // Whoever stops the card holds the lock until that is done.
     if rings.withLock({ $0.isStopped }) { return true }
     bar[ring.control][25...25] = 0
-    let stopped: Void? = try? bar.wait(for: "a ring to stop", in: ring.control, of: pci.name) {
-      $0[25...25] == 0
-    }
+    let stopped: Void? = try? waitUntilOff(ring)
     // A read flushes the writes before it; a card that polls shared pages takes them in now.
     _ = bar[Reg.status]
     // §4.6.7.1.2: what is on its way arrives within 100 microseconds.

@@ -223,6 +223,7 @@ extension IxgbeDevice {
   fileprivate func start(
     _ ring: IxgbeRingRegisters, reportingHeadAt iova: UInt64, _ memory: borrowing DMAMemory
   ) throws(DeviceError) {
+    try waitUntilOff(ring)
     // The write of the head must not overtake the reads of the frames before it.
     bar[ring.dcaTxctrl][11...11] = 0
     bar[ring.headReportHigh] = UInt32(truncatingIfNeeded: iova >> 32)
@@ -235,6 +236,7 @@ extension IxgbeDevice {
   fileprivate func start(
     _ ring: IxgbeRingRegisters, bufferSize: Int, legacy memory: borrowing DMAMemory
   ) throws(DeviceError) {
+    try waitUntilOff(ring)
     var split = bar[ring.srrctl]
     split.bufferSize = bufferSize
     split.bits[25...27] = 0
