@@ -34,14 +34,14 @@ extension DMADomain {
     let list = mappers as? MapperList ?? MapperList()
     // A card that is opened once more sees it already.
     if list.mappers.contains(where: { $0 === mapper }) { return }
-    if mapper.sharesMemory {
-      if addressing is PhysicalAddresses { throw Self.mixture }
-      checkPhysicalAddresses = { () throws(DeviceError) in throw Self.mixture }
-    }
+    if mapper.sharesMemory, addressing is PhysicalAddresses { throw Self.mixture }
     mappers = list
     mapBlock = { block throws(DeviceError) in try list.map(block) }
     unmapBlock = { list.unmap($0) }
     freeIOVAs = { list.free($0) }
+    checkPhysicalAddresses = { () throws(DeviceError) in
+      if list.mappers.contains(where: { $0.sharesMemory }) { throw Self.mixture }
+    }
     if addressing == nil { addressing = CountedAddresses(list) }
     for block in blocks {
       if let block = block() { try MapperList.map(block, by: mapper) }
@@ -111,7 +111,6 @@ final class CountedAddresses: DMAAddressing {
   init(_ list: MapperList) { self.list = list }
 
   func makeFile(_ size: Int) throws(DeviceError) -> FileDescriptor {
-    // Sealed: a vfio-user server, which gets it, could take the memory away under our hands.
     if let file = try? FileDescriptor(sealedMemory: size, "ixy", IXY_MEMFD_HUGE_2MB),
       Self.reservePages(of: file, size)
     {
