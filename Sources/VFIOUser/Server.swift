@@ -67,7 +67,12 @@ public final class VFIOUserServer {
   deinit { _ = client?.session.end() }
 
   /// What to wait for before the next `poll`.
-  var pollEntry: pollfd { client?.connection.pollEntry ?? listener.pollEntry }
+  var pollEntry: pollfd {
+    var entry = client?.connection.pollEntry ?? listener.pollEntry
+    // A client that waits is no reason to look more often for memory.
+    if arePagesTaken { entry.events = 0 }
+    return entry
+  }
 
   /// Takes in a client, or the messages that its client has sent so far.
   ///

@@ -12,7 +12,7 @@ import Ixy
   // file cannot shrink, and each offset is checked against its size.
   /// The bytes of storage.
   static let size = 128 << 10
-  /// Its number is -1 when the kernel gave none the last time: then nobody else has the registers.
+  /// Its number is -1 when the kernel gave none the last time: then nobody new gets the registers.
   private(set) var file: FileDescriptor
   let base: UnsafeMutableRawPointer
 
@@ -40,7 +40,9 @@ import Ixy
     do { file = try Self.makeFile() } catch { file = FileDescriptor(owning: -1) }
     let flags = MAP_FIXED | (file.number < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED)
     let found = unsafe mmap(base, Self.size, PROT_READ | PROT_WRITE, flags, file.number, 0)
-    return unsafe found == base
+    if unsafe found == base { return true }
+    file = FileDescriptor(owning: -1)
+    return false
   }
 
   /// The register at `offset`, a multiple of 4 inside the file.
