@@ -94,19 +94,28 @@ import Testing
     #expect(try frames(of: file) == Array(repeating: padded(first), count: 100))
   }
 
-  @Test func `with a rate no frame is made before its time`() throws {
+  @Test func `with a rate each frame is made at its time, and none before`() throws {
+    // Once is enough: how late a frame is, a busy machine decides.
+    #expect(try (0..<3).contains { _ in try secondsToGenerate() < 1.1 })
+  }
+
+  /// Generates 2,000 frames in a second, and checks that none came too early.
+  ///
+  /// - Returns: The seconds from the first to the last.
+  private func secondsToGenerate() throws -> Double {
     let file = scratch.path("sent.pcap")
     let start = DispatchTime.now().uptimeNanoseconds
     let result = try Command.run(
-      "pktgen", "emu:82599,wire=pcap,out=\(file)", "--rate", "2000", "--count", "4000", in: scratch)
+      "pktgen", "emu:82599,wire=pcap,out=\(file)", "--rate", "2000", "--count", "2000", in: scratch)
     #expect(result.status == 0, "\(result.errors)")
     let sent = try frames(of: file)
-    #expect(sent.count == 4000)
-    for (i, frame) in sent.enumerated() {
-      // Each says when it was made. How late it may be, the machine decides; that none is left out, `PaceTests` show.
-      let time = frame[54..<60].reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-      #expect((time &- start) % (1 << 48) >= UInt64(i) * 500_000, "frame \(i)")
+    #expect(sent.count == 2000)
+    // Each says when it was made.
+    let times = sent.map { frame in
+      (frame[54..<60].reduce(UInt64(0)) { $0 << 8 | UInt64($1) } &- start) % (1 << 48)
     }
+    for (i, time) in times.enumerated() { #expect(time >= UInt64(i) * 500_000, "frame \(i)") }
+    return Double(try #require(times.last) - times[0]) / 1e9
   }
 
   @Test func `the sink reports exactly what the wire loses and swaps`() throws {

@@ -26,6 +26,27 @@ import Testing
     #expect(isOver == [false, false, false, false, true])
   }
 
+  // MARK: - --duration
+
+  @Test func `a duration ends when it is over, whatever comes`() {
+    var limits = Limits(duration: .seconds(1000))
+    let isOver = [start + .seconds(999), .now + .seconds(1000)].map {
+      limits.isOver(wasBusy: true, at: $0)
+    }
+    #expect(isOver == [false, true])
+  }
+
+  @Test func `what is under way at the end is waited for`() {
+    var limits = Limits(duration: .seconds(1000))
+    var endings = 0
+    limits.isEnding = { endings += 1 }
+    let end = ContinuousClock.now + .seconds(1000)
+    let isOver = [(0, true), (99, true), (198, false), (199, false)].map { time, wasBusy in
+      limits.isOver(wasBusy: wasBusy, at: end + .milliseconds(time))
+    }
+    #expect(isOver == [false, false, false, true] && endings == 1)
+  }
+
   // MARK: - pktgen --rate
 
   @Test func `a rate is kept to the frame, and what was late is caught up with`() {
