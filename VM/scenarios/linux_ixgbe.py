@@ -41,11 +41,15 @@ agree() { [ "$(counter $1 $2 $3)" = "$(counter $4 $5 $6)" ]; }
 # is WHAT FOUND WANTED
 is() { [ "$2" = "$3" ] || fail "$1 is '$2', not '$3'"; }
 
-# pings COUNT ADDRESS [OPTION...]: every echo comes back. First one until it does: the kernel asks for a neighbour three
-# times, a second each, and then drops what has waited for it.
+# pings COUNT ADDRESS [OPTION...]: every echo comes back. First one, with three tries: on a busy host the kernel may give
+# up to ask for a neighbour, after three seconds, and then drops what has waited for it.
 pings() {
   _count=$1; _to=$2; shift 2
-  wait_until 60 $_in ping -q -c 1 -W 5 "$@" $_to || fail "no echo of $_to"
+  _tries=3
+  until $_in ping -q -c 1 -W 5 "$@" $_to >/dev/null 2>&1; do
+    _tries=$((_tries - 1))
+    [ $_tries -gt 0 ] || fail "no echo of $_to"
+  done
   says "$_count packets received" $_in ping -q -c $_count -i 0.05 -W 60 "$@" $_to
 }
 # ping_from NAMESPACE COUNT ADDRESS [OPTION...]: the same from a namespace.
@@ -552,8 +556,8 @@ def scenario_linux_ixgbe_life(env):
           before=$(ethtool -S $a | sed -n 's/^ *tx_pkts_nic: //p')
           works -s $((size - 28))
           after=$(ethtool -S $a | sed -n 's/^ *tx_pkts_nic: //p')
-          # Four frames and a few of ARP: nothing was cut.
-          [ $((after - before)) -le 10 ] || fail "$((after - before)) frames for four pings of MTU $size"
+          # Four frames and a few of ARP: nothing was cut. Of 9,000 bytes in pieces of 1,500 there were 28.
+          [ $((after - before)) -le 20 ] || fail "$((after - before)) frames for four pings of MTU $size"
           transfer_to two 10.0.0.2
         done
         echo MTU
