@@ -73,7 +73,7 @@ void ixy_signal(int file) {
   struct iocb *all = &read_nothing;
   struct io_event done[MOST_COMPLETIONS];
   struct timespec no_time = {0, 0};
-  // Many threads may do that again and again: not for ever.
+  // Other threads may take the place that was made, again and again: not for ever.
   for (int i = 0; completions && i < 100; i++) {
     if (syscall(SYS_io_submit, completions, 1, &all) == 1) return;
     // The list of what is done is full, unless another thread has just emptied it.

@@ -17,7 +17,7 @@ import Ixy
   let base: UnsafeMutableRawPointer
 
   init() throws(DeviceError) {
-    let file = try Self.makeFile()
+    let file = try FileDescriptor(sealedMemory: Self.size, "82599")
     let protection = PROT_READ | PROT_WRITE
     let found = unsafe mmap(nil, Self.size, protection, MAP_SHARED, file.number, 0)
     guard let found = unsafe found, unsafe found != MAP_FAILED else {
@@ -29,15 +29,11 @@ import Ixy
 
   deinit { unsafe munmap(base, Self.size) }
 
-  private static func makeFile() throws(DeviceError) -> FileDescriptor {
-    try FileDescriptor(sealedMemory: size, "82599")
-  }
-
   /// Puts zeros in a file of their own in the place of all registers: who has mapped the old one reaches it alone.
   ///
   /// - Returns: False when the kernel has no mapping for that: who had the registers has them still.
   func renew() -> Bool {
-    do { file = try Self.makeFile() } catch { file = FileDescriptor(owning: -1) }
+    file = (try? FileDescriptor(sealedMemory: Self.size, "82599")) ?? FileDescriptor(owning: -1)
     let flags = MAP_FIXED | (file.number < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED)
     let found = unsafe mmap(base, Self.size, PROT_READ | PROT_WRITE, flags, file.number, 0)
     if unsafe found == base { return true }
