@@ -85,14 +85,6 @@ func run(_ program: String, _ arguments: String...) throws -> String {
   return output
 }
 
-/// Whether a program succeeds: a trial of what this process may do.
-func succeeds(_ program: String?, _ arguments: String...) -> Bool {
-  guard let program, let process = try? start(program, arguments, output: 0) else { return false }
-  var status: Int32 = -1
-  while waitpid(process, &status, 0) < 0, errno == EINTR {}
-  return status == 0
-}
-
 struct ProgramFailed: Error { let output: String }
 
 extension Wire {
