@@ -36,8 +36,8 @@ ended() {
   wait_until 60 test ! -e /proc/$forwarder || fail "the forwarder does not end: $(cat /out /err)"
   cat /err; grep summary /out || fail "it did not end well: $(tail -n 3 /out)"
 }
-# ticks: the processor time that the forwarder has used, in hundredths of a second.
-ticks() { set -- $(sed 's/.*) //' /proc/$forwarder/stat); echo $(($12 + $13)); }
+# ticks: the processor time that the forwarder has used, in hundredths of a second. Without braces it would be ${1}2.
+ticks() { set -- $(sed 's/.*) //' /proc/$forwarder/stat); echo $((${12} + ${13})); }
 # check OPTION...: starts the program for one card; it runs until its last frame.
 check() {
   rm -f /check
